@@ -1,0 +1,30 @@
+# docker build -t candor .
+# With CUDA: docker build -t candor --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
+ARG BASE=docker.io/library/python:3.12-slim-bookworm
+
+FROM ${BASE} AS build
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG PIP_OPTIONS=""
+RUN python3 -m venv /opt/candor
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY service ./service
+RUN /opt/candor/bin/pip install --no-cache-dir --constraint constraints.txt \
+    --extra-index-url "${TORCH_INDEX}" ${PIP_OPTIONS} .
+
+FROM ${BASE}
+RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin candor
+COPY --from=build /opt/candor /opt/candor
+COPY models /models
+ENV PATH=/opt/candor/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    CANDOR_HOST=0.0.0.0 \
+    CANDOR_PORT=8000 \
+    CANDOR_MODELS=/models
+USER 10001:10001
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s \
+    CMD ["python3", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"]
+STOPSIGNAL SIGTERM
+CMD ["candor", "serve"]

@@ -1,0 +1,61 @@
+# Everything a contributor or a first-time user types. Each target sets up what it needs.
+#
+#   make serve    run the service on http://127.0.0.1:8000 with the models in models/
+#   make test     all tests
+#   make lint     ruff and mypy
+#   make bench    throughput beside the plain ways, side by side in one run
+#   make train    train the shipped models again, from their seeds
+#   make quality  their held-out quality, as in models/README.md
+#
+# Without a GPU, a much smaller PyTorch:
+#   make serve PIP_OPTIONS="--extra-index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON ?= python3
+PIP_OPTIONS ?=
+VENV := .venv
+INSTALL = $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet \
+	--constraint constraints.txt $(PIP_OPTIONS)
+
+.PHONY: serve test lint format bench train quality clean
+
+serve: $(VENV)/.installed
+	@$(VENV)/bin/candor serve
+
+test: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m benchmarks.engine
+	$(VENV)/bin/python -m benchmarks.service
+
+train: $(VENV)/.installed-dev
+	for script in models/*/train.py; do $(VENV)/bin/python $$script || exit 1; done
+
+quality: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m benchmarks.quality
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Candor needs Python 3.11 or newer; name one with make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing into $(VENV); the first time this takes a few minutes"
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing into $(VENV); the first time this takes a few minutes"
+	$(INSTALL) --editable ".[dev]"
+	@touch $@ $(VENV)/.installed

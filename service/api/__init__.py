@@ -1,0 +1,1 @@
+"""HTTP: the only place that knows of FastAPI and of status codes."""

@@ -1,0 +1,65 @@
+"""What a server prints when it is up: its address, its models, and a line to paste."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from service import __version__
+from service.api.scope import Service
+from service.registry.loading import VARIABLE_DIMENSION
+from service.registry.manifest import InputSpec
+from service.registry.registry import Model, State
+
+EXAMPLE = "example.json"
+"""A model's folder may hold a request body of this name; it is shown, never read by the server."""
+
+
+def announcement(service: Service, address: str) -> str:
+    """The text."""
+    models = service.registry.models()
+    lines = [f"Candor {__version__} serves {address}   (documentation: {address}/docs)", ""]
+    for model in models:
+        lines += _describe(model)
+    ready = [model for model in models if model.state is State.READY]
+    if not ready:
+        return "\n".join([*lines, "", "No model serves. `candor models --verify PATH` says more."])
+    folder = service.settings.models
+    with_example = [m for m in ready if (folder / m.name / EXAMPLE).is_file()]
+    shown = (with_example or ready)[0]
+    body = _body(shown, folder / shown.name / EXAMPLE)
+    curl = f"curl -s {address}/predict -H 'Content-Type: application/json' -d {body}"
+    return "\n".join([*lines, "", "Try it:", "", f"  {curl}", ""])
+
+
+def _describe(model: Model) -> list[str]:
+    if model.manifest is None:
+        return [f"  {model.name:<24} failed    {model.reason}"]
+    lines = []
+    for version in model.versions.values():
+        if version.model is None:
+            said = version.reason
+        else:
+            sampler = version.model.sampler
+            live = sum(not site.inert for site in sampler.dropping.sites)
+            said = f"{model.manifest.task}, {live} dropout sites, on {sampler.device}"
+        name = f"{model.name}/{version.number}"
+        lines.append(f"  {name:<24} {version.state:<9} {said}")
+    return lines
+
+
+def _body(model: Model, example: Path) -> str:
+    if example.is_file():
+        return f"@{os.path.relpath(example)}"
+    assert model.manifest is not None
+    body = {"model": model.name, "inputs": [_zeros(model.manifest.input)]}
+    return f"'{json.dumps(body, separators=(',', ':'))}'"
+
+
+def _zeros(spec: InputSpec) -> Any:
+    value: Any = 0
+    for size in reversed(spec.shape):
+        value = [value] * (VARIABLE_DIMENSION if size == -1 else size)
+    return value

@@ -1,0 +1,236 @@
+"""Reads requests and writes answers: JSON or NumPy's formats, straight to and from arrays."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import orjson
+from fastapi import Request, Response
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
+
+from service.errors import InvalidInput, LimitExceeded, MalformedBody, UnsupportedMedia
+from service.registry.inputs import array_from_lists, conform
+from service.registry.manifest import InputSpec
+from service.schemas import EvalRequest
+
+NPY = "application/x-npy"
+NPZ = "application/x-npz"
+JSON = "application/json"
+
+RequestT = TypeVar("RequestT", bound=EvalRequest)
+
+
+@dataclass(frozen=True, slots=True)
+class RawInputs:
+    """Inputs as they came, before it is known which model they are for."""
+
+    value: Any
+
+    def batch(self, spec: InputSpec) -> NDArray[Any]:
+        """The batch [B, D...] in the model's dtype.
+
+        Raises:
+            InvalidInput: it is no such batch.
+        """
+        if isinstance(self.value, np.ndarray):
+            return conform(self.value, spec)
+        return array_from_lists(self.value, spec)
+
+
+async def read_request(
+    request: Request, schema: type[RequestT], limit_bytes: int
+) -> tuple[RequestT, RawInputs]:
+    """Read a body of either kind; with .npy the other fields are query parameters.
+
+    Raises:
+        UnsupportedMedia: neither kind.
+        LimitExceeded: more than `limit_bytes`.
+        MalformedBody: not JSON, not an object, or not .npy.
+        InvalidInput: a field that is unknown or does not fit.
+    """
+    kind = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    if kind not in (JSON, NPY):
+        raise UnsupportedMedia(
+            f"bodies of {kind or 'no type'} are not read here; send Content-Type: {JSON} or {NPY}",
+            field="Content-Type",
+            expected=[JSON, NPY],
+            received=kind,
+        )
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise UnsupportedMedia(
+            f"bodies with Content-Encoding: {encoding} are not read here; send them as they are",
+            field="Content-Encoding",
+            received=encoding,
+        )
+    body = await _read_body(request, limit_bytes)
+    if kind == NPY:
+        array = read_npy(body)
+        return check(schema, _query_fields(request, schema)), RawInputs(array)
+    if request.query_params:
+        unexpected = next(iter(request.query_params))
+        raise InvalidInput(
+            f"`{unexpected}` stands in the query; with a JSON body every field stands in the body",
+            field=unexpected,
+        )
+    fields = _read_json(body)
+    inputs = fields.pop("inputs", None)
+    return check(schema, fields, strict=True), RawInputs(inputs)
+
+
+async def _read_body(request: Request, limit_bytes: int) -> bytes:
+    def too_large(size: str) -> LimitExceeded:
+        return LimitExceeded(
+            f"the body has {size} bytes; the limit is {limit_bytes} (CANDOR_MAX_BODY_BYTES)",
+            field="body",
+            expected=limit_bytes,
+        )
+
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > limit_bytes:
+        raise too_large(announced)
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > limit_bytes:
+                raise too_large(f"over {limit_bytes}")
+            parts.append(part)
+    except ClientDisconnect:
+        raise MalformedBody("the client left before its body was complete") from None
+    return b"".join(parts)
+
+
+def _read_json(body: bytes) -> dict[str, Any]:
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        content = _read_json_with_nan(body, error)
+    if not isinstance(content, dict):
+        raise MalformedBody(
+            f"the body is a JSON {type(content).__name__}; expected an object with `inputs`",
+            expected="object",
+            received=type(content).__name__,
+        )
+    return content
+
+
+def _read_json_with_nan(body: bytes, error: Exception) -> Any:
+    # Python's own json writes NaN and Infinity; such a body gets the error that names the index.
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise MalformedBody(f"the body is not JSON: {error}") from None
+
+
+def read_npy(body: bytes) -> NDArray[Any]:
+    """An array from the bytes of a .npy file, without copying and without trusting its header.
+
+    Raises:
+        MalformedBody: it is no such file, holds objects, or its size is not what its header says.
+    """
+    stream = io.BytesIO(body)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }.get(version)
+        if read_header is None:
+            raise ValueError(f"version {version} of the format is not read here")
+        shape, fortran_order, dtype = read_header(stream)
+    except Exception as error:
+        # numpy parses the header as a Python literal, which fails in many ways.
+        raise MalformedBody(f"the body is not .npy: {error}", field="inputs") from None
+    if dtype.hasobject:
+        raise MalformedBody("the .npy holds Python objects; expected numbers", field="inputs")
+    expected = math.prod(shape) * dtype.itemsize
+    received = len(body) - stream.tell()
+    if any(size < 0 for size in shape) or received != expected:
+        raise MalformedBody(
+            f"the .npy's header says {list(shape)} of {dtype}, {expected} bytes; {received} follow",
+            field="inputs",
+            expected=expected,
+            received=received,
+        )
+    flat = np.frombuffer(body, dtype=dtype, offset=stream.tell())
+    return flat.reshape(shape, order="F" if fortran_order else "C")
+
+
+def _query_fields(request: Request, schema: type[EvalRequest]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, value in request.query_params.multi_items():
+        if name == "return":
+            fields.setdefault(name, []).extend(value.split(","))
+        elif name in fields:
+            raise InvalidInput(f"`{name}` stands twice in the query", field=name)
+        else:
+            fields[name] = value
+    if "inputs" in fields:
+        raise InvalidInput("`inputs` is the .npy body, not a query parameter", field="inputs")
+    return fields
+
+
+def check(schema: type[RequestT], fields: Mapping[str, Any], *, strict: bool = False) -> RequestT:
+    """The fields of a request, checked; `strict` where they are not read from text.
+
+    Raises:
+        InvalidInput: naming the first that is unknown or does not fit.
+    """
+    try:
+        return schema.model_validate(fields, strict=strict)
+    except ValidationError as error:
+        problem = min(error.errors(), key=lambda p: p["type"] != "extra_forbidden")
+        raise _in_words(problem, schema) from None
+
+
+def _in_words(problem: Any, schema: type[EvalRequest]) -> InvalidInput:
+    location = [part for part in problem["loc"] if part not in ("int", "constrained-int")]
+    name = str(location[0])
+    if problem["type"] == "extra_forbidden":
+        known = [field.alias or key for key, field in schema.model_fields.items()]
+        return InvalidInput(
+            f"`{name}` is not a field here; known are {', '.join(known)}",
+            field=name,
+            expected=known,
+        )
+    received = problem["input"]
+    if name == "seed":
+        expected: Any = 'an integer of 64 bits, or "random"'
+    elif problem["type"] in ("literal_error", "enum"):
+        expected = problem["ctx"]["expected"]
+    else:
+        expected = problem["msg"].removeprefix("Input should be ")
+    return InvalidInput(
+        f"`{name}` is {received!r}; expected {expected}",
+        field=name,
+        expected=expected,
+        received=received,
+    )
+
+
+def wants_npz(request: Request) -> bool:
+    """Whether the client asked for arrays instead of JSON."""
+    return NPZ in request.headers.get("accept", "")
+
+
+def write_json(content: Mapping[str, Any]) -> Response:
+    """Arrays are written as they are; NaN and infinity as null."""
+    return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type=JSON)
+
+
+def write_npz(content: Mapping[str, Any]) -> Response:
+    """Every field that is not null as an array of its name; single values have no dimension."""
+    stream = io.BytesIO()
+    arrays = {name: np.asarray(value) for name, value in content.items() if value is not None}
+    np.savez(stream, allow_pickle=False, **arrays)
+    return Response(stream.getvalue(), media_type=NPZ)

@@ -1,0 +1,111 @@
+"""Every error's HTTP form, in one table: problem+json, RFC 9457."""
+
+from __future__ import annotations
+
+import http
+import logging
+import math
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from service import errors
+from service.api.scope import request_id, service_of
+
+log = logging.getLogger(__name__)
+
+STATUS: dict[type[errors.CandorError], int] = {
+    errors.MalformedBody: 400,
+    errors.ModelNotFound: 404,
+    errors.LimitExceeded: 413,
+    errors.UnsupportedMedia: 415,
+    errors.InvalidInput: 422,
+    errors.QueueFull: 429,
+    errors.EngineFailure: 500,
+    errors.ModelNotReady: 503,
+    errors.ModelBroken: 503,
+    errors.DeadlineExceeded: 504,
+    errors.CandorError: 500,
+}
+
+_REASONS: dict[type[errors.CandorError], str] = {
+    errors.LimitExceeded: "limit",
+    errors.QueueFull: "queue_full",
+    errors.ModelNotReady: "not_ready",
+    errors.DeadlineExceeded: "deadline",
+    errors.InvalidInput: "invalid",
+}
+"""The label `reason` of candor_rejected_total."""
+
+_DEFAULT_RETRY_AFTER_S = 1.0
+
+
+def install(app: FastAPI) -> None:
+    """Answer every exception as a problem."""
+    app.add_exception_handler(errors.CandorError, _candor_error)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(Exception, _bug)
+
+
+def problem(request: Request, status: int, title: str, detail: str, **members: Any) -> Response:
+    """One problem document; members that are None are left out."""
+    slug = title.lower().replace(" ", "-")
+    body = {
+        "type": f"urn:candor:problem:{slug}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": request.url.path,
+        **{key: value for key, value in members.items() if value is not None},
+        "request_id": request_id(request),
+    }
+    return Response(orjson.dumps(body, default=str), status, media_type="application/problem+json")
+
+
+def _lookup(table: dict[type[errors.CandorError], Any], error: errors.CandorError) -> Any:
+    return next((table[kind] for kind in type(error).__mro__ if kind in table), None)
+
+
+def _candor_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.CandorError)
+    status: int = _lookup(STATUS, error)
+    reason = _lookup(_REASONS, error)
+    if reason is not None:
+        service_of(request).metrics.rejected_total.labels(reason).inc()
+    response = problem(
+        request,
+        status,
+        type(error).slug().replace("-", " ").capitalize(),
+        error.message,
+        field=error.field,
+        expected=error.expected,
+        received=error.received,
+    )
+    if status in (429, 503):
+        wait_s = error.retry_after_s or _DEFAULT_RETRY_AFTER_S
+        response.headers["Retry-After"] = str(math.ceil(wait_s))
+    return response
+
+
+def _http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    phrase = http.HTTPStatus(error.status_code).phrase
+    detail = str(error.detail)
+    if detail == phrase:
+        detail = f"{request.method} {request.url.path}: {phrase.lower()}; see /docs"
+    response = problem(request, error.status_code, phrase.capitalize(), detail)
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _bug(request: Request, error: Exception) -> Response:
+    number = request_id(request)
+    log.error("request %s failed", number, exc_info=error)
+    return problem(
+        request,
+        500,
+        "Internal error",
+        f"this is a bug of the server; its log says more under request id {number}",
+    )

@@ -1,0 +1,56 @@
+"""Whether the process lives, whether it serves, and what it measured."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from service.api.documentation import problems
+from service.api.errors import problem
+from service.api.scope import service_of
+from service.registry.registry import State
+
+router = APIRouter()
+
+
+@router.get("/livez")
+async def live() -> dict[str, bool]:
+    """The process answers."""
+    return {"live": True}
+
+
+@router.get("/readyz", response_model=None, responses=problems(503))
+async def ready(request: Request) -> Response | dict[str, object]:
+    """200 once every version was tried and something serves; a broken model keeps nobody back."""
+    service = service_of(request)
+    states = {model.name: model.state.value for model in service.registry.models()}
+    if service.runner.draining:
+        detail = "shutting down"
+    elif not service.registry.loaded.is_set():
+        detail = "models are still loading"
+    elif State.READY not in states.values():
+        detail = "no model serves; GET /models says why"
+    else:
+        return {"ready": True, "models": states}
+    response = problem(request, 503, "Not ready", detail, models=states)
+    response.headers["Retry-After"] = "1"
+    return response
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """For Prometheus."""
+    service = service_of(request)
+    for model in service.registry.models():
+        for version in model.versions.values():
+            service.metrics.model_ready.labels(model.name, str(version.number)).set(
+                version.state is State.READY
+            )
+    return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/", include_in_schema=False)
+async def front() -> RedirectResponse:
+    """People land on the documentation."""
+    return RedirectResponse("/docs")

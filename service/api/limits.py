@@ -1,0 +1,53 @@
+"""The limits of a single request."""
+
+from __future__ import annotations
+
+import math
+
+from fastapi import Request
+
+from service.api.scope import service_of
+from service.errors import InvalidInput, LimitExceeded
+
+TIMEOUT_HEADER = "X-Request-Timeout"
+
+
+def check_work(request: Request, rows: int, passes: int) -> None:
+    """Refuse more rows × passes than the server's limit.
+
+    Raises:
+        LimitExceeded: naming the limit.
+    """
+    limit = service_of(request).settings.max_work
+    if rows * passes > limit:
+        raise LimitExceeded(
+            f"{rows} rows × {passes} passes are {rows * passes}; the limit is {limit} "
+            "(CANDOR_MAX_WORK); send fewer rows at once, or fewer passes",
+            field="passes" if passes > limit else "inputs",
+            expected=limit,
+            received=rows * passes,
+        )
+
+
+def timeout_s(request: Request) -> float:
+    """Seconds this request may take: what it asks for, at most the server's own.
+
+    Raises:
+        InvalidInput: the header is no positive number.
+    """
+    longest = service_of(request).settings.request_timeout_s
+    header = request.headers.get(TIMEOUT_HEADER)
+    if header is None:
+        return longest
+    try:
+        wanted = float(header)
+    except ValueError:
+        wanted = math.nan
+    if not wanted > 0:
+        raise InvalidInput(
+            f"`{TIMEOUT_HEADER}` is {header!r}; expected a positive number of seconds",
+            field=TIMEOUT_HEADER,
+            expected="a positive number of seconds",
+            received=header,
+        )
+    return min(wanted, longest)

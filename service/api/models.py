@@ -1,0 +1,84 @@
+"""`GET /models`: what is served, in which state, and what drops out in it."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+
+from service.api.documentation import problems
+from service.api.scope import served_by, service_of
+from service.registry.registry import Model, Version
+from service.schemas import (
+    InputInfo,
+    ModelInfo,
+    ModelList,
+    SiteInfo,
+    StrategyInfo,
+    VersionInfo,
+)
+
+router = APIRouter()
+
+
+@router.get("/models")
+async def list_models(request: Request) -> ModelList:
+    """All models of the repository, broken ones included."""
+    return ModelList(models=[describe_model(m) for m in service_of(request).registry.models()])
+
+
+@router.get("/models/{name}", responses=problems(404))
+async def get_model(request: Request, name: str) -> ModelInfo:
+    """One model with its versions."""
+    model = service_of(request).registry.model(name)
+    served_by(request, model.name)
+    return describe_model(model)
+
+
+@router.get("/models/{name}/versions/{version}", responses=problems(404))
+async def get_version(request: Request, name: str, version: str) -> VersionInfo:
+    """One version: its state, its dropout sites and how it is sampled."""
+    registry = service_of(request).registry
+    model = registry.model(name)
+    served_by(request, model.name)
+    return describe_version(registry.version(name, int(version) if version.isdigit() else 0))
+
+
+def describe_model(model: Model) -> ModelInfo:
+    """A model in the contract's form."""
+    manifest = model.manifest
+    if manifest is None:
+        return ModelInfo(name=model.name, reason=model.reason)
+    return ModelInfo(
+        name=model.name,
+        task=manifest.task,
+        description=manifest.description,
+        input=InputInfo(shape=list(manifest.input.shape), dtype=manifest.input.dtype),
+        labels=list(manifest.labels) if manifest.labels else None,
+        passes=manifest.passes,
+        seed=manifest.seed,
+        masks=manifest.masks,
+        default_version=model.default_version,
+        reason=model.reason or None,
+        versions=[describe_version(version) for version in model.versions.values()],
+    )
+
+
+def describe_version(version: Version) -> VersionInfo:
+    """A version in the contract's form."""
+    loaded = version.model
+    if loaded is None:
+        return VersionInfo(
+            version=version.number, state=version.state.value, reason=version.reason or None
+        )
+    sampler = loaded.sampler
+    return VersionInfo(
+        version=version.number,
+        state=version.state.value,
+        sites=[
+            SiteInfo(path=s.path, kind=s.kind, rate=s.rate, inert=s.inert)
+            for s in sampler.dropping.sites
+        ],
+        strategy=StrategyInfo(name=sampler.strategy.name, reason=sampler.strategy.reason),
+        device=str(sampler.device),
+        precision=loaded.precision,
+        parameters=loaded.parameters,
+    )

@@ -1,0 +1,49 @@
+"""`POST /predict`: an answer with its doubt."""
+
+from __future__ import annotations
+
+import torch
+from fastapi import APIRouter, Request, Response
+
+from service.api.answers import UNCALIBRATED, write
+from service.api.bodies import read_request
+from service.api.documentation import describe
+from service.api.limits import check_work, timeout_s
+from service.api.scope import Service, served_by, service_of
+from service.inference.prediction import FIELDS, Fields
+from service.schemas import PredictAnswer, PredictRequest
+
+router = APIRouter()
+
+DEFAULT_FIELDS = (*(name for name in FIELDS if name not in ("samples", "quantiles")), *UNCALIBRATED)
+_OBSERVED = ("predictive_entropy", "mutual_information", "variance")
+
+
+@router.post("/predict", **describe(PredictRequest, PredictAnswer))
+async def predict(request: Request) -> Response:
+    """T stochastic passes: mean, standard deviation, entropies and more for every row."""
+    service = service_of(request)
+    body, raw = await read_request(request, PredictRequest, service.settings.max_body_bytes)
+    model = service.registry.resolve(body.model, body.version)
+    served_by(request, model.ref.name)
+    plan = model.manifest.plan_for(body.passes, body.seed, body.masks)
+    inputs = raw.batch(model.manifest.input)
+    check_work(request, len(inputs), plan.passes)
+    wanted = DEFAULT_FIELDS if body.return_ is None else tuple(body.return_)
+    fields = await service.runner.submit(
+        model,
+        torch.from_numpy(inputs),
+        plan,
+        {*wanted, *_OBSERVED} & set(FIELDS),
+        timeout_s=timeout_s(request),
+    )
+    _observe(service, model.ref.name, fields)
+    answer = {name: fields.get(name) for name in (*FIELDS, *UNCALIBRATED) if name in wanted}
+    return write(request, model, answer, {"passes": plan.passes, "seed": plan.seed})
+
+
+def _observe(service: Service, model: str, fields: Fields) -> None:
+    for measure in _OBSERVED:
+        values = fields.get(measure)
+        if values is not None:
+            service.metrics.uncertainty.observe(model, measure, values)

@@ -1,0 +1,106 @@
+"""The server process: on SIGTERM it finishes what it accepted, refuses the rest, then ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from service.api.app import build_app, build_service
+from service.api.scope import Service
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class DrainingServer(uvicorn.Server):
+    """Between the signal and the end it keeps listening and answers 503.
+
+    Closing the sockets at once, as uvicorn does, would reset connections that clients and load
+    balancers still open in good faith.
+    """
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._draining: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """First signal: drain, then exit. Second: exit now."""
+        if self._loop is None or self._service.runner.draining:
+            super().handle_exit(sig, frame)
+            return
+        self._captured_signals.append(sig)
+        self._service.runner.draining = True
+        self._loop.call_soon_threadsafe(self._start_draining)
+
+    def _start_draining(self) -> None:
+        self._draining = asyncio.get_running_loop().create_task(self._drain())
+
+    async def _drain(self) -> None:
+        settings = self._service.settings
+        log.info("draining: accepted requests finish, new ones are answered 503")
+        started = time.monotonic()
+        if not await self._service.runner.drain(settings.drain_timeout_s):
+            log.error("requests were cut off: not done after %g s", settings.drain_timeout_s)
+        elapsed = time.monotonic() - started
+        await asyncio.sleep(max(0.0, settings.drain_linger_s - elapsed))
+        self.should_exit = True
+
+
+def serve(settings: Settings, announce: Callable[[Service, str], None]) -> None:
+    """Run until a signal ends it.
+
+    Args:
+        settings: of the server.
+        announce: called once, in a thread of its own, when all models were tried, with the
+            server's address.
+
+    Raises:
+        ModelBroken: the model repository is missing.
+        InvalidInput: a device that is not there.
+        OSError: the port is taken.
+    """
+    service = build_service(settings)
+    config = uvicorn.Config(
+        build_app(service),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=settings.log_level == "debug",
+        server_header=False,
+    )
+    listening = config.bind_socket()
+    port = listening.getsockname()[1]
+    address = f"http://{settings.host}:{port}"
+
+    def wait_and_announce() -> None:
+        service.registry.loaded.wait()
+        announce(service, address)
+
+    threading.Thread(target=wait_and_announce, name="announce", daemon=True).start()
+    # uvicorn raises the signal again once it has ended; the drain was the answer to it.
+    with contextlib.suppress(KeyboardInterrupt), _no_default(signal.SIGTERM):
+        DrainingServer(config, service).run(sockets=[listening])
+
+
+@contextlib.contextmanager
+def _no_default(sig: signal.Signals):  # type: ignore[no-untyped-def]
+    previous = signal.signal(sig, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(sig, previous)

@@ -1,0 +1,378 @@
+"""The `candor` command."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import orjson
+import torch
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from service import __version__
+from service.api import bodies
+from service.api.announcement import announcement
+from service.api.answers import contents
+from service.api.models import describe_model
+from service.api.predict import DEFAULT_FIELDS
+from service.api.server import serve as run_server
+from service.client import Client
+from service.errors import CandorError, InvalidInput, ModelBroken
+from service.inference.devices import pick_device
+from service.registry.loading import LoadedModel
+from service.registry.registry import Registry
+from service.scheduling.batch import merge
+from service.schemas import ModelInfo, PredictRequest, VersionInfo
+from service.settings import PREFIX, Settings, load_settings
+from service.types import Masks
+
+app = typer.Typer(
+    name="candor",
+    help="Serves dropout-trained PyTorch models that say how sure they are.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+out = Console()
+err = Console(stderr=True)
+
+_ROWS_AT_ONCE = 256
+
+_SETTINGS_HELP = "[bold]Settings[/bold], in the environment or as a flag:\n\n" + "\n\n".join(
+    f"{PREFIX}{name.upper()}: {field.description} \\[default: {field.default}]"
+    for name, field in Settings.model_fields.items()
+)
+
+ModelsOption = Annotated[
+    Path | None,
+    typer.Option("--models", metavar="DIR", help="The model repository. [default: models]"),
+]
+ModelOption = Annotated[str | None, typer.Option("--model", help="Needed where there are several.")]
+VersionOption = Annotated[
+    int | None, typer.Option("--version", help="Default: the highest that verifies.")
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="FILE", help=".npz that holds x [N, D...], or a .npy."),
+]
+InputsOption = Annotated[
+    str | None, typer.Option("--inputs", metavar="JSON", help="The rows themselves: '[[1975.5]]'.")
+]
+UrlOption = Annotated[
+    str | None,
+    typer.Option("--url", help="Ask a running server instead of loading the model here."),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FILE.npz", help="Write arrays here instead of JSON to stdout."),
+]
+
+
+@app.callback(invoke_without_command=True)
+def _candor(
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if show_version:
+        out.print(__version__)
+        raise typer.Exit
+
+
+@app.command(
+    epilog="[bold]Example:[/bold] candor serve --models models --port 8000\n\n" + _SETTINGS_HELP
+)
+def serve(
+    models: ModelsOption = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 picks a free one.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    default_model: Annotated[
+        str | None, typer.Option(help="Serves requests that name no model.")
+    ] = None,
+    max_body_bytes: Annotated[int | None, typer.Option(help="Largest request body.")] = None,
+    max_work: Annotated[
+        int | None, typer.Option(help="Largest rows x passes of one request.")
+    ] = None,
+    batch_work: Annotated[int | None, typer.Option(help="Rows x passes of one batch.")] = None,
+    queue_requests: Annotated[int | None, typer.Option(help="Requests that may wait.")] = None,
+    queue_bytes: Annotated[int | None, typer.Option(help="Input bytes that may wait.")] = None,
+    memory_bytes: Annotated[
+        int | None, typer.Option(help="Memory budget of a batch's activations.")
+    ] = None,
+    request_timeout_s: Annotated[
+        float | None, typer.Option(help="Seconds until a request is answered 504.")
+    ] = None,
+    drain_timeout_s: Annotated[
+        float | None, typer.Option(help="Seconds that accepted requests get after SIGTERM.")
+    ] = None,
+    drain_linger_s: Annotated[
+        float | None, typer.Option(help="Least seconds to answer 503 after SIGTERM.")
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug (with every request), info, warning or error.")
+    ] = None,
+) -> None:
+    """Serve the models of a repository over HTTP."""
+    overrides = dict(locals())
+    with _plainly():
+        settings = load_settings(overrides)
+        _log(settings.log_level)
+        run_server(settings, lambda service, address: print(announcement(service, address)))
+
+
+@app.command(
+    "models",
+    epilog=(
+        "[bold]Examples:[/bold]\n\n"
+        "candor models\n\n"
+        "candor models --verify models/digits\n\n"
+        "candor models --url http://127.0.0.1:8000"
+    ),
+)
+def list_models(
+    models: ModelsOption = None,
+    verify: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Check one model folder before it is deployed."),
+    ] = None,
+    url: UrlOption = None,
+) -> None:
+    """List models with their state, or check a model folder."""
+    with _plainly():
+        _log("error")
+        if url is not None:
+            with Client(url) as client:
+                found = client.models()
+        else:
+            if verify is not None:
+                verify = verify.resolve()
+                if not verify.is_dir():
+                    raise ModelBroken(f"{verify} is no folder")
+            registry = _registry(verify.parent if verify else models)
+            registry.scan(only=verify.name if verify else None)
+            with err.status("verifying models"):
+                registry.load_all()
+            found = [describe_model(model) for model in registry.models()]
+        _print_models(found, sites=verify is not None)
+        reasons = [m.reason for m in found] + [v.reason for m in found for v in m.versions]
+        if verify is not None and any(reasons):
+            raise typer.Exit(1)
+
+
+@app.command(
+    epilog=(
+        "[bold]Examples:[/bold]\n\n"
+        "candor predict --model co2 --inputs '\\[\\[1975.5], \\[2030.0]]'\n\n"
+        "candor predict --model digits --data digits.npz --passes 200 --out doubt.npz"
+    )
+)
+def predict(
+    model: ModelOption = None,
+    version: VersionOption = None,
+    data: DataOption = None,
+    inputs: InputsOption = None,
+    passes: Annotated[int | None, typer.Option(help="T; default: the model's.")] = None,
+    seed: Annotated[str | None, typer.Option(help="An integer, or random.")] = None,
+    masks: Annotated[Masks | None, typer.Option(help="One thinned network a pass, or a row.")] = (
+        None
+    ),
+    fields: Annotated[
+        str | None, typer.Option("--return", help="Fields wanted, with commas between.")
+    ] = None,
+    models: ModelsOption = None,
+    url: UrlOption = None,
+    out_file: OutOption = None,
+) -> None:
+    """Predict with uncertainty."""
+    given = {"passes": passes, "seed": seed, "masks": masks, "return": fields}
+    with _plainly():
+        _log("error")
+        rows = _read_rows(data, inputs)
+        request = bodies.check(
+            PredictRequest,
+            {
+                "model": model,
+                "version": version,
+                **{key: value for key, value in given.items() if value is not None},
+                **({"return": fields.split(",")} if fields else {}),
+            },
+        )
+        if url is not None:
+            with Client(url) as client:
+                answer = client.predict(
+                    rows,
+                    model=model,
+                    version=version,
+                    passes=request.passes,
+                    seed=request.seed,
+                    masks=request.masks,
+                    fields=request.return_,
+                )
+            _write(asdict(answer), out_file)
+            return
+        loaded = _load(models, model, version)
+        plan = loaded.manifest.plan_for(request.passes, request.seed, request.masks)
+        wanted = DEFAULT_FIELDS if request.return_ is None else tuple(request.return_)
+        batch = torch.from_numpy(bodies.RawInputs(rows).batch(loaded.manifest.input))
+        parts = [
+            loaded.predict(batch[chunk], plan, wanted, range(chunk.start, chunk.stop))
+            for chunk in _chunks(len(batch))
+        ]
+        more = {"passes": plan.passes, "seed": plan.seed}
+        arrays = out_file is not None
+        _write(contents(loaded, merge(parts), more, arrays=arrays), out_file)
+
+
+@app.command(
+    "eval",
+    epilog=(
+        "[bold]Examples:[/bold]\n\n"
+        "candor eval --model co2 --inputs '\\[\\[1975.5]]'\n\n"
+        "candor eval --model digits --data digits.npz --out answer.npz"
+    ),
+)
+def evaluate(
+    model: ModelOption = None,
+    version: VersionOption = None,
+    data: DataOption = None,
+    inputs: InputsOption = None,
+    models: ModelsOption = None,
+    url: UrlOption = None,
+    out_file: OutOption = None,
+) -> None:
+    """Answer deterministically, with dropout off."""
+    with _plainly():
+        _log("error")
+        rows = _read_rows(data, inputs)
+        if url is not None:
+            with Client(url) as client:
+                _write(asdict(client.eval(rows, model=model, version=version)), out_file)
+            return
+        loaded = _load(models, model, version)
+        batch = torch.from_numpy(bodies.RawInputs(rows).batch(loaded.manifest.input))
+        fields = loaded.evaluate(batch)
+        _write(contents(loaded, fields, {}, arrays=out_file is not None), out_file)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """Errors as a sentence on stderr and exit code 1, not as a traceback."""
+    try:
+        yield
+    except CandorError as error:
+        err.print(f"[bold red]error:[/bold red] {escape(error.message)}", soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+def _log(level: str) -> None:
+    logging.basicConfig(
+        level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    )
+
+
+def _registry(models: Path | None) -> Registry:
+    settings = load_settings({"models": models})
+    return Registry(
+        settings.models,
+        pick_device(settings.device),
+        settings.memory_bytes,
+        settings.default_model,
+    )
+
+
+def _load(models: Path | None, name: str | None, version: int | None) -> LoadedModel:
+    registry = _registry(models)
+    registry.scan(only=name)
+    with err.status("loading the model"):
+        registry.load_all()
+    return registry.resolve(name, version)
+
+
+def _chunks(rows: int) -> Iterator[slice]:
+    bar = Progress(TextColumn("{task.completed}/{task.total} rows"), BarColumn(), console=err)
+    with bar:
+        task = bar.add_task("rows", total=rows)
+        for start in range(0, rows, _ROWS_AT_ONCE):
+            chunk = slice(start, min(start + _ROWS_AT_ONCE, rows))
+            yield chunk
+            bar.update(task, completed=chunk.stop)
+
+
+def _read_rows(data: Path | None, inputs: str | None) -> Any:
+    if (data is None) == (inputs is None):
+        raise InvalidInput("give the rows either with --data FILE or with --inputs JSON")
+    if data is None:
+        try:
+            return orjson.loads(inputs or "")
+        except orjson.JSONDecodeError as error:
+            raise InvalidInput(f"--inputs is not JSON: {error}") from None
+    try:
+        with data.open("rb") as file:
+            content = np.load(file, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return content
+            if "x" not in content:
+                held = ", ".join(content) or "nothing"
+                raise InvalidInput(f"{data} has no array x [N, D...]; it holds {held}")
+            rows: NDArray[Any] = content["x"]
+            return rows
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{data} cannot be read: {error}") from None
+
+
+def _write(answer: Mapping[str, Any], out_file: Path | None) -> None:
+    if out_file is None:
+        options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_INDENT_2
+        sys.stdout.buffer.write(orjson.dumps(answer, option=options) + b"\n")
+        return
+    arrays = {name: np.asarray(value) for name, value in answer.items() if value is not None}
+    np.savez(out_file, allow_pickle=False, **arrays)
+    err.print(f"wrote {', '.join(arrays)} to {out_file}")
+
+
+def _print_models(models: Sequence[ModelInfo], *, sites: bool) -> None:
+    table = Table("model", "version", "state", "task", "dropout sites", "sampled by", box=None)
+    for model in models:
+        for version in model.versions or [VersionInfo(version=0, state="failed")]:
+            live = [site for site in version.sites if not site.inert]
+            table.add_row(
+                model.name + (" *" if version.version == model.default_version else ""),
+                str(version.version or "-"),
+                version.state,
+                model.task or "-",
+                f"{len(live)} of {len(version.sites)} live" if version.sites else "-",
+                version.strategy.name if version.strategy else "-",
+            )
+    out.print(table)
+    for model in models:
+        for reason in filter(None, [model.reason, *(v.reason for v in model.versions)]):
+            out.print(f"\n{model.name}: {escape(reason)}", soft_wrap=True)
+        if sites:
+            _print_sites(model)
+
+
+def _print_sites(model: ModelInfo) -> None:
+    for version in model.versions:
+        if version.sites:
+            table = Table("site", "kind", "rate", "changes the output", box=None)
+            for site in version.sites:
+                rate = "-" if site.rate is None else f"{site.rate:g}"
+                table.add_row(site.path, site.kind, rate, "no" if site.inert else "yes")
+            out.print()
+            out.print(table)

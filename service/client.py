@@ -1,0 +1,408 @@
+"""`Client` and `AsyncClient`: Candor over HTTP, with numpy arrays in and out. Imports no torch.
+
+from service.client import Client
+
+with Client("http://127.0.0.1:8000") as candor:
+    answer = candor.predict([[1975.5], [2030.0]], model="co2")
+    print(answer.mean, answer.std)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import random
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from service.errors import CandorError, ServerUnreachable, error_class
+from service.schemas import ModelInfo, ModelList
+
+Array = NDArray[Any]
+AnswerT = TypeVar("AnswerT")
+
+_JSON = "application/json"
+_NPY = "application/x-npy"
+_NPZ = "application/x-npz"
+
+BINARY_FROM = 2048
+"""Inputs of this many numbers travel as .npy, and their answers as .npz."""
+
+_RETRIED = (429, 503)
+_FIRST_WAIT_S = 0.1
+_LONGEST_WAIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One deterministic pass. `label` is [B], or [B, C] of booleans for a multilabel task."""
+
+    model: str
+    version: int
+    task: str
+    mean: Array
+    predictive_entropy: Array | None = None
+    label: Array | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """An answer with its doubt: fields as in the API, None where the task has none or it was not
+    asked for. `quantiles` is [Q, B, C], `samples` [T, B, C]."""
+
+    model: str
+    version: int
+    task: str
+    passes: int
+    seed: int
+    mean: Array | None = None
+    std: Array | None = None
+    standard_error: Array | None = None
+    predictive_entropy: Array | None = None
+    expected_entropy: Array | None = None
+    mutual_information: Array | None = None
+    variation_ratio: Array | None = None
+    aleatoric_std: Array | None = None
+    epistemic_std: Array | None = None
+    label: Array | None = None
+    variance: Array | None = None
+    ood: Mapping[str, Any] | None = None
+    prediction_set: Sequence[Any] | None = None
+    interval: Array | None = None
+    quantiles: Array | None = None
+    samples: Array | None = None
+
+
+_Steps = Generator[httpx.Request | float, httpx.Response | httpx.TransportError | None, AnswerT]
+"""What to do next: send a request (and get its answer back), or sleep so many seconds."""
+
+
+class _Calls:
+    """Every call as steps that do no input or output themselves; the two clients drive them."""
+
+    def __init__(self, url: str, token: str | None, timeout_s: float, retries: int) -> None:
+        self._url = url.rstrip("/")
+        self._retries = retries
+        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._timeout_s = timeout_s
+
+    def predict(self, inputs: Any, options: Mapping[str, Any]) -> _Steps[Prediction]:
+        """Steps of `POST /predict`."""
+        fields = {key: value for key, value in options.items() if value is not None}
+        response = yield from self._post("/predict", inputs, fields)
+        return Prediction(**_answer(response))
+
+    def evaluate(self, inputs: Any, options: Mapping[str, Any]) -> _Steps[Evaluation]:
+        """Steps of `POST /eval`."""
+        fields = {key: value for key, value in options.items() if value is not None}
+        response = yield from self._post("/eval", inputs, fields)
+        return Evaluation(**_answer(response))
+
+    def models(self) -> _Steps[list[ModelInfo]]:
+        """Steps of `GET /models`."""
+        response = yield from self._send(self._request("GET", "/models"))
+        return ModelList.model_validate_json(response.content).models
+
+    def _post(self, path: str, inputs: Any, fields: dict[str, Any]) -> _Steps[httpx.Response]:
+        array = _to_array(inputs)
+        if array.dtype.kind in "iufb" and array.size >= BINARY_FROM:
+            if "return" in fields:
+                fields["return"] = ",".join(fields["return"])
+            body = io.BytesIO()
+            np.save(body, array, allow_pickle=False)
+            headers = {"Content-Type": _NPY, "Accept": _NPZ}
+            request = self._request(
+                "POST", path, headers=headers, content=body.getvalue(), params=fields
+            )
+        else:
+            # What is no array of numbers goes as it came, for the server to say what is wrong.
+            numbers = array.tolist() if array.dtype.kind in "iufb" else inputs
+            request = self._request("POST", path, json={"inputs": numbers, **fields})
+        return (yield from self._send(request))
+
+    def _request(self, method: str, path: str, **more: Any) -> httpx.Request:
+        headers = {**self._headers, **more.pop("headers", {})}
+        if "json" in more:
+            more["content"] = _dump(more.pop("json"))
+            headers["Content-Type"] = _JSON
+        timeout = httpx.Timeout(self._timeout_s).as_dict()
+        return httpx.Request(
+            method, self._url + path, headers=headers, extensions={"timeout": timeout}, **more
+        )
+
+    def _send(self, request: httpx.Request) -> _Steps[httpx.Response]:
+        wait_s = _FIRST_WAIT_S
+        for attempt in range(self._retries + 1):
+            answer = yield request
+            last = attempt == self._retries
+            if isinstance(answer, httpx.TransportError):
+                if last or not isinstance(answer, httpx.ConnectError):
+                    raise ServerUnreachable(
+                        f"no answer from {self._url}: {answer or type(answer).__name__}; is the "
+                        "server running there?"
+                    ) from answer
+                asked_s = 0.0
+            else:
+                assert answer is not None
+                if answer.status_code < 400:
+                    return answer
+                if last or answer.status_code not in _RETRIED:
+                    raise _error(answer)
+                asked_s = _seconds(answer.headers.get("Retry-After"))
+            # Clients that were refused together should not come back together.
+            yield min(max(wait_s, asked_s), _LONGEST_WAIT_S) * random.uniform(1.0, 1.5)
+            wait_s *= 2
+        raise AssertionError("the last attempt returns or raises")
+
+
+class Client:
+    """Blocking client; keeps its connections. Safe to share between threads.
+
+    Args:
+        url: of the server.
+        token: sent as `Authorization: Bearer`.
+        timeout_s: seconds for each attempt.
+        retries: further attempts after 429, 503 or a refused connection, with growing waits.
+
+    Every method raises the errors of `service.errors`.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        token: str | None = None,
+        timeout_s: float = 60.0,
+        retries: int = 3,
+    ) -> None:
+        self._calls = _Calls(url, token, timeout_s, retries)
+        self._http = httpx.Client()
+
+    def predict(
+        self,
+        inputs: Any,
+        *,
+        model: str | None = None,
+        version: int | None = None,
+        passes: int | None = None,
+        seed: int | str | None = None,
+        masks: str | None = None,
+        fields: Sequence[str] | None = None,
+    ) -> Prediction:
+        """`POST /predict`: inputs [B, D...] as an array, a tensor or lists; `fields` to return."""
+        options = _predict_options(model, version, passes, seed, masks, fields)
+        return self._drive(self._calls.predict(inputs, options))
+
+    def eval(
+        self, inputs: Any, *, model: str | None = None, version: int | None = None
+    ) -> Evaluation:
+        """`POST /eval`: one deterministic pass."""
+        return self._drive(self._calls.evaluate(inputs, {"model": model, "version": version}))
+
+    def models(self) -> list[ModelInfo]:
+        """`GET /models`."""
+        return self._drive(self._calls.models())
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _drive(self, steps: _Steps[AnswerT]) -> AnswerT:
+        answer: httpx.Response | httpx.TransportError | None = None
+        while True:
+            try:
+                step = steps.send(answer)
+            except StopIteration as done:
+                result: AnswerT = done.value
+                return result
+            answer = None
+            if isinstance(step, float):
+                time.sleep(step)
+                continue
+            try:
+                answer = self._http.send(step)
+            except httpx.TransportError as error:
+                answer = error
+
+
+class AsyncClient:
+    """The same for asyncio; see `Client`."""
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        token: str | None = None,
+        timeout_s: float = 60.0,
+        retries: int = 3,
+    ) -> None:
+        self._calls = _Calls(url, token, timeout_s, retries)
+        self._http = httpx.AsyncClient(limits=httpx.Limits(max_connections=None))
+
+    async def predict(
+        self,
+        inputs: Any,
+        *,
+        model: str | None = None,
+        version: int | None = None,
+        passes: int | None = None,
+        seed: int | str | None = None,
+        masks: str | None = None,
+        fields: Sequence[str] | None = None,
+    ) -> Prediction:
+        """See `Client.predict`."""
+        options = _predict_options(model, version, passes, seed, masks, fields)
+        return await self._drive(self._calls.predict(inputs, options))
+
+    async def eval(
+        self, inputs: Any, *, model: str | None = None, version: int | None = None
+    ) -> Evaluation:
+        """See `Client.eval`."""
+        return await self._drive(self._calls.evaluate(inputs, {"model": model, "version": version}))
+
+    async def models(self) -> list[ModelInfo]:
+        """See `Client.models`."""
+        return await self._drive(self._calls.models())
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _drive(self, steps: _Steps[AnswerT]) -> AnswerT:
+        answer: httpx.Response | httpx.TransportError | None = None
+        while True:
+            try:
+                step = steps.send(answer)
+            except StopIteration as done:
+                result: AnswerT = done.value
+                return result
+            answer = None
+            if isinstance(step, float):
+                await asyncio.sleep(step)
+                continue
+            try:
+                answer = await self._http.send(step)
+            except httpx.TransportError as error:
+                answer = error
+
+
+def _predict_options(
+    model: str | None,
+    version: int | None,
+    passes: int | None,
+    seed: int | str | None,
+    masks: str | None,
+    fields: Sequence[str] | None,
+) -> dict[str, Any]:
+    return {
+        "model": model,
+        "version": version,
+        "passes": passes,
+        "seed": seed,
+        "masks": masks,
+        "return": None if fields is None else list(fields),
+    }
+
+
+def _to_array(inputs: Any) -> Array:
+    if hasattr(inputs, "detach"):
+        inputs = inputs.detach().cpu().numpy()
+    try:
+        return np.asarray(inputs)
+    except ValueError:
+        return np.array(None)  # rows of several lengths; the server says where
+
+
+def _dump(content: Mapping[str, Any]) -> bytes:
+    # Python's nan would become null; the server names its index if it sees it as what it is.
+    return json.dumps(content).encode()
+
+
+def _answer(response: httpx.Response) -> dict[str, Any]:
+    if response.headers["Content-Type"] == _NPZ:
+        with np.load(io.BytesIO(response.content), allow_pickle=False) as arrays:
+            return {name: a if a.ndim else a.item() for name, a in arrays.items()}
+    content: dict[str, Any] = orjson.loads(response.content)
+    if content["task"] == "multilabel" and content.get("mean") is not None:
+        content["label"] = np.asarray(content["mean"]) >= 0.5
+    if isinstance(content.get("quantiles"), dict):
+        content["quantiles"] = content["quantiles"]["values"]
+    arrays_of = _NUMBERS & content.keys()
+    for name in arrays_of:
+        if content[name] is not None:
+            content[name] = np.array(content[name], dtype=np.float64)
+    if content.get("label") is not None:
+        content["label"] = np.asarray(content["label"])
+    return content
+
+
+_NUMBERS = frozenset(
+    {
+        "mean",
+        "std",
+        "standard_error",
+        "predictive_entropy",
+        "expected_entropy",
+        "mutual_information",
+        "variation_ratio",
+        "aleatoric_std",
+        "epistemic_std",
+        "variance",
+        "interval",
+        "quantiles",
+        "samples",
+    }
+)
+
+
+def _error(response: httpx.Response) -> CandorError:
+    try:
+        problem = orjson.loads(response.content)
+        kind = error_class(str(problem["type"]).rpartition(":")[2])
+        return kind(
+            problem["detail"],
+            field=problem.get("field"),
+            expected=problem.get("expected"),
+            received=problem.get("received"),
+            retry_after_s=_seconds(response.headers.get("Retry-After")) or None,
+        )
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return CandorError(f"{response.status_code} from {response.url}: {response.text[:200]}")
+
+
+def _seconds(header: str | None) -> float:
+    try:
+        return float(header or 0.0)
+    except ValueError:
+        return 0.0

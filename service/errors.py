@@ -1,0 +1,116 @@
+"""Every error that Candor raises on purpose.
+
+CandorError
+├── ModelNotFound         no such model or version
+├── ModelNotReady         it exists and does not serve (loading, failed), or the server drains
+├── ModelBroken           a model folder that cannot be served, with what to do about it
+│   └── NoStochasticSite  nothing in the model drops anything
+├── InvalidInput          a value of the request does not fit; names the field
+│   ├── MalformedBody     the body could not be read as JSON or .npy at all
+│   └── UnsupportedMedia  the body is of a kind that is not read here
+├── LimitExceeded         the request is larger than a limit, which it names
+├── QueueFull             too much is waiting already
+├── DeadlineExceeded      the answer would come too late
+├── EngineFailure         a model that was verified failed on this input
+└── ServerUnreachable     the client could not reach a server
+
+Domain code raises them and knows no HTTP; `api/errors.py` maps each to its status.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+
+class CandorError(Exception):
+    """Base of every error raised on purpose.
+
+    Args:
+        message: a sentence that says what is wrong and, where there is one, the remedy.
+        field: the request's field at fault.
+        expected: what would have been right.
+        received: what came instead.
+        retry_after_s: seconds after which the same request may succeed.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        expected: Any = None,
+        received: Any = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.expected = expected
+        self.received = received
+        self.retry_after_s = retry_after_s
+
+    @classmethod
+    def slug(cls) -> str:
+        """The name in a problem's `type`: QueueFull → queue-full."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
+
+
+class ModelNotFound(CandorError):
+    """No model or version of that name."""
+
+
+class ModelNotReady(CandorError):
+    """The model exists and does not serve now, or the server is draining."""
+
+
+class ModelBroken(CandorError):
+    """A model folder cannot be served; the message says why and what to do."""
+
+
+class NoStochasticSite(ModelBroken):
+    """Nothing in the model drops anything, so it cannot say how sure it is."""
+
+
+class InvalidInput(CandorError):
+    """A value of the request does not fit; `field` names which."""
+
+
+class MalformedBody(InvalidInput):
+    """The body could not be read at all."""
+
+
+class UnsupportedMedia(InvalidInput):
+    """The body is of a content type that is not read here."""
+
+
+class LimitExceeded(CandorError):
+    """The request is larger than a limit, which the message names."""
+
+
+class QueueFull(CandorError):
+    """Too much work is waiting already."""
+
+
+class DeadlineExceeded(CandorError):
+    """The deadline passed before the answer was there."""
+
+
+class EngineFailure(CandorError):
+    """The model raised on this input; nobody else's request is affected."""
+
+
+class ServerUnreachable(CandorError):
+    """The client could not reach a server."""
+
+
+def error_class(slug: str) -> type[CandorError]:
+    """The class of that slug; CandorError where there is none."""
+
+    def below(parent: type[CandorError]) -> Iterator[type[CandorError]]:
+        for child in parent.__subclasses__():
+            yield child
+            yield from below(child)
+
+    return next((kind for kind in below(CandorError) if kind.slug() == slug), CandorError)

@@ -1,0 +1,1 @@
+"""The engine: sampling and its measures. Torch only; no web, no asyncio."""

@@ -1,0 +1,296 @@
+"""Finds what drops out in a network, switches it on and nothing else, and probes its effect.
+
+Which modules have to be in train mode is found by looking, not guessed from class names: a first
+forward pass has everything in train mode but the normalisation layers, and shows who draws random
+numbers; from then on only those modules are in train mode.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
+
+from service.errors import ModelBroken, NoStochasticSite
+from service.inference.draws import Draw, DrawSource
+from service.inference.masks import Streams
+from service.inference.mode import SamplingMode
+from service.types import Site
+
+_KNOWN = (
+    _DropoutNd,
+    nn.MultiheadAttention,
+    nn.RNNBase,
+    nn.TransformerEncoderLayer,
+    nn.TransformerDecoderLayer,
+)
+"""Modules that drop out and do it by their own `training` flag."""
+
+_PROBE_PASSES = 8
+_PROBE_RATE = 0.5
+ROOT = "(root)"
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One random operation of one forward pass: the shape of its noise and whether it applies."""
+
+    path: str
+    kind: str
+    rate: float | None
+    shape: tuple[int, ...]
+    live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Dropping:
+    """What drops out in a network.
+
+    Args:
+        sites: in the order of execution.
+        modules: those that must be in train mode.
+        batch_dims: for each site the dimension of its noise that holds the rows, None where it has
+            none; None in place of the whole where that could not be told.
+        reason: why it could not be told.
+    """
+
+    sites: tuple[Site, ...]
+    modules: tuple[nn.Module, ...]
+    batch_dims: tuple[int | None, ...] | None
+    reason: str = ""
+
+
+@contextmanager
+def switched(
+    network: nn.Module, on: Iterable[nn.Module], *, keep_buffers: bool = False
+) -> Iterator[None]:
+    """Eval mode with only the modules of `on` in train mode; every flag is put back afterwards.
+
+    Args:
+        network: whose flags are set.
+        on: modules in train mode, each by itself without its children.
+        keep_buffers: also put every buffer back, for a pass that may move some.
+    """
+    flags = [(module, module.training) for module in network.modules()]
+    buffers = [(b, b.clone()) for b in network.buffers()] if keep_buffers else []
+    network.eval()
+    try:
+        for module in on:
+            module.training = True
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+        for buffer, saved in buffers:
+            buffer.copy_(saved)
+
+
+class _Watcher:
+    """A source of draws that notes who asked. Its own draws are those of one pass."""
+
+    def __init__(self) -> None:
+        self.sightings: list[Sighting] = []
+        self._source = DrawSource(Streams(seed=0, passes=[0]), rows=1)
+        self._stack: list[str] = []
+
+    def draw(
+        self,
+        kind: str,
+        rate: float | None,
+        shape: Sequence[int],
+        device: torch.device,
+        *,
+        live: bool = True,
+    ) -> Draw | None:
+        path = self._stack[-1] if self._stack else ROOT
+        live = live and rate != 0.0
+        self.sightings.append(Sighting(path, kind, rate, tuple(shape), live))
+        return self._source.draw(kind, rate, shape, device, live=live)
+
+    @contextmanager
+    def watching(self, network: nn.Module) -> Iterator[None]:
+        """Follow which module of `network` is running."""
+        with ExitStack() as hooks:
+            for path, module in network.named_modules():
+
+                def enter(module: nn.Module, inputs: object, path: str = path or ROOT) -> None:
+                    self._stack.append(path)
+
+                def leave(module: nn.Module, inputs: object, outputs: object) -> None:
+                    self._stack.pop()
+
+                hooks.callback(module.register_forward_pre_hook(enter).remove)
+                hooks.callback(module.register_forward_hook(leave, always_call=True).remove)
+            yield
+
+
+def sightings(
+    network: nn.Module,
+    on: Iterable[nn.Module],
+    inputs: Tensor,
+    *,
+    keep_buffers: bool = False,
+    follow: bool = True,
+) -> list[Sighting]:
+    """The random operations of one forward pass with the modules of `on` in train mode.
+
+    Args:
+        network: any module.
+        on: modules in train mode.
+        inputs: [B, D...].
+        keep_buffers: put buffers back afterwards.
+        follow: note which module each is in; this hooks every module.
+    """
+    watcher = _Watcher()
+    with (
+        torch.inference_mode(),
+        switched(network, on, keep_buffers=keep_buffers),
+        watcher.watching(network) if follow else nullcontext(),
+        SamplingMode(watcher),
+    ):
+        network(inputs)
+    return watcher.sightings
+
+
+def find_droppers(
+    network: nn.Module, inputs: Tensor, also: Collection[str] = ()
+) -> tuple[nn.Module, ...]:
+    """The modules that must be in train mode for everything to drop that can drop.
+
+    Args:
+        network: any module.
+        inputs: [B, D...], a batch it accepts.
+        also: names of further module classes that drop (`stochastic` in model.toml).
+    """
+    modules = {path or ROOT: module for path, module in network.named_modules()}
+    named = [m for m in modules.values() if type(m).__name__ in also]
+    known = [m for m in modules.values() if isinstance(m, _KNOWN)]
+    everything = [m for m in modules.values() if not isinstance(m, _NormBase)]
+    try:
+        wanted = sightings(network, everything, inputs, keep_buffers=True)
+    except Exception:
+        # Some networks do something else in train mode (ask for targets, say). What PyTorch's own
+        # modules need is known all the same.
+        return tuple(dict.fromkeys((*known, *named)))
+    # A module around them may bypass them in eval mode, as nn.TransformerEncoderLayer does in its
+    # fused path. Hooks keep it from doing so, so whether anything is missing shows without them.
+    paths = {s.path for s in wanted}
+    paths |= {p for p in _around(paths) if isinstance(modules[p], _KNOWN)}
+    while True:
+        on = [module for path, module in modules.items() if path in paths]
+        on = [m for m in dict.fromkeys((*on, *named)) if not isinstance(m, _NormBase)]
+        got = sightings(network, on, inputs, keep_buffers=True, follow=False)
+        wider = paths | _around(paths, levels=1)
+        if len(got) == len(wanted) or wider == paths:
+            return tuple(on)
+        paths = wider
+
+
+def _around(paths: Collection[str], levels: int | None = None) -> set[str]:
+    """The paths of the modules that contain those of `paths`, `levels` up or all the way."""
+    around: set[str] = set()
+    for path in paths:
+        parts = [] if path == ROOT else path.split(".")
+        outer = [".".join(parts[:n]) or ROOT for n in range(len(parts) - 1, -1, -1)]
+        around.update(outer[:levels])
+    return around
+
+
+def inspect(
+    network: nn.Module,
+    example: Callable[[int], Tensor],
+    also: Collection[str] = (),
+) -> Dropping:
+    """Find every site of a network and probe that each varies its output.
+
+    Args:
+        network: in whatever mode; left as it was found.
+        example: makes inputs [B, D...] for a B.
+        also: names of further module classes that drop.
+
+    Raises:
+        NoStochasticSite: nothing drops, or nothing that drops changes the output.
+    """
+    inputs = example(2)
+    modules = find_droppers(network, inputs, also)
+    seen = sightings(network, modules, inputs)
+    if not seen:
+        raise NoStochasticSite(
+            "no dropout was found. Looked for: nn.Dropout and its kin, nn.MultiheadAttention, "
+            "nn.Transformer layers, nn.LSTM/GRU/RNN with dropout between layers, F.dropout, "
+            "scaled_dot_product_attention with dropout_p, torch.bernoulli and torch.rand in "
+            "the network's forward. If a module drops only under a condition of its own, name its "
+            "class under `stochastic` in model.toml"
+        )
+    sites = _probe(network, modules, inputs, seen)
+    if all(site.inert for site in sites):
+        listed = ", ".join(f"{s.path} ({s.kind}, rate {s.rate})" for s in sites)
+        raise NoStochasticSite(
+            f"it has dropout, but none of it changes the output: {listed}. A rate of 0 drops "
+            "nothing; nn.LSTM/GRU/RNN drop only between stacked layers (num_layers ≥ 2)"
+        )
+    batch_dims, reason = _batch_dims(seen, sightings(network, modules, example(3)))
+    return Dropping(sites, modules, batch_dims, reason)
+
+
+def _probe(
+    network: nn.Module, modules: Sequence[nn.Module], inputs: Tensor, seen: Sequence[Sighting]
+) -> tuple[Site, ...]:
+    def run(passes: int, only: Collection[int]) -> Tensor:
+        source = DrawSource(
+            Streams(0, [passes]), rows=len(inputs), only=only, probe_rate=_PROBE_RATE
+        )
+        with torch.inference_mode(), switched(network, modules), SamplingMode(source):
+            return output_tensor(network(inputs))
+
+    quiet = run(0, only=())
+    sites = []
+    counts = Counter(s.path for s in seen)
+    numbers: Counter[str] = Counter()
+    for index, sighting in enumerate(seen):
+        varies = sighting.live and any(
+            not torch.equal(quiet, run(t, only=(index,))) for t in range(_PROBE_PASSES)
+        )
+        numbers[sighting.path] += 1
+        path = sighting.path
+        if counts[path] > 1:
+            path = f"{path}:{numbers[path]}"
+        sites.append(Site(path, sighting.kind, sighting.rate, inert=not varies))
+    return tuple(sites)
+
+
+def _batch_dims(
+    of_2: Sequence[Sighting], of_3: Sequence[Sighting]
+) -> tuple[tuple[int | None, ...] | None, str]:
+    """Where the rows are in each site's noise, told from batches of 2 and of 3 rows."""
+    if [replace(s, shape=()) for s in of_2] != [replace(s, shape=()) for s in of_3]:
+        return None, "its dropout sites change with the batch"
+    found: list[int | None] = []
+    for small, large in zip(of_2, of_3, strict=True):
+        pairs = list(zip(small.shape, large.shape, strict=False))
+        moved = [dim for dim, (a, b) in enumerate(pairs) if a != b]
+        grows = all(pairs[dim][0] * 3 == pairs[dim][1] * 2 for dim in moved)
+        if len(small.shape) != len(large.shape) or len(moved) > 1 or not grows:
+            return None, f"the noise of {small.path} has a shape that does not follow the batch"
+        found.append(moved[0] if moved else None)
+    return tuple(found), ""
+
+
+def output_tensor(output: object) -> Tensor:
+    """The network's output, which has to be one tensor.
+
+    Raises:
+        ModelBroken: it is something else.
+    """
+    if isinstance(output, Tensor):
+        return output
+    raise ModelBroken(
+        f"the network returns {type(output).__name__}, and has to return one tensor; wrap it in a "
+        "module whose forward picks the tensor to serve"
+    )

@@ -1,0 +1,111 @@
+"""What the service tells Prometheus. Labels only ever hold names of known models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_ROWS = tuple(2.0**n for n in range(13))
+_UNCERTAINTY = (0.0001, 0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
+
+
+class UncertaintyHistogram(Collector):
+    """`candor_uncertainty{model,measure}`: takes a whole batch of values at a time."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, str], NDArray[np.int64]] = {}
+        self._sums: dict[tuple[str, str], float] = {}
+
+    def observe(self, model: str, measure: str, values: NDArray[np.float64]) -> None:
+        """Count values [B]; those that are not finite are passed over."""
+        finite = values[np.isfinite(values)]
+        key = (model, measure)
+        places = np.searchsorted(_UNCERTAINTY, finite, side="left")
+        counts = np.bincount(places, minlength=len(_UNCERTAINTY) + 1)
+        self._counts[key] = self._counts.get(key, np.zeros_like(counts)) + counts
+        self._sums[key] = self._sums.get(key, 0.0) + float(finite.sum())
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """What Prometheus reads: cumulative counts up to each bound."""
+        family = HistogramMetricFamily(
+            "candor_uncertainty", "Uncertainty of answered rows", labels=["model", "measure"]
+        )
+        bounds = [*map(str, _UNCERTAINTY), "+Inf"]
+        for key, counts in list(self._counts.items()):
+            buckets = list(zip(bounds, np.cumsum(counts).tolist(), strict=True))
+            family.add_metric(key, buckets, self._sums[key])
+        yield family
+
+
+class Metrics:
+    """One instance a server, with a registry of its own."""
+
+    def __init__(self) -> None:
+        own = self.registry = CollectorRegistry()
+        self.requests_total = Counter(
+            "candor_requests_total",
+            "Requests answered",
+            ["model", "endpoint", "code"],
+            registry=own,
+        )
+        self.request_seconds = Histogram(
+            "candor_request_seconds",
+            "Time from a request's first byte to its answer, in seconds",
+            ["model", "endpoint"],
+            buckets=_SECONDS,
+            registry=own,
+        )
+        self.queue_seconds = Histogram(
+            "candor_queue_seconds",
+            "Time a request waited for the engine, in seconds",
+            ["model"],
+            buckets=_SECONDS,
+            registry=own,
+        )
+        self.batch_rows = Histogram(
+            "candor_batch_rows",
+            "Rows that ran together",
+            ["model"],
+            buckets=_ROWS,
+            registry=own,
+        )
+        self.sampling_seconds = Histogram(
+            "candor_sampling_seconds",
+            "Time a batch of predictions took to compute, in seconds",
+            ["model"],
+            buckets=_SECONDS,
+            registry=own,
+        )
+        self.passes_total = Counter(
+            "candor_passes_total", "Stochastic passes, rows x passes", ["model"], registry=own
+        )
+        self.uncertainty = UncertaintyHistogram()
+        own.register(self.uncertainty)
+        self.ood_flagged_total = Counter(
+            "candor_ood_flagged_total",
+            "Rows flagged as out of distribution",
+            ["model"],
+            registry=own,
+        )
+        self.queue_depth = Gauge(
+            "candor_queue_depth", "Requests that wait", ["model"], registry=own
+        )
+        self.model_ready = Gauge(
+            "candor_model_ready",
+            "1 where the version was verified and serves",
+            ["model", "version"],
+            registry=own,
+        )
+        self.rejected_total = Counter(
+            "candor_rejected_total", "Requests refused, by reason", ["reason"], registry=own
+        )
+
+    def render(self) -> bytes:
+        """The text that `/metrics` answers."""
+        return generate_latest(self.registry)

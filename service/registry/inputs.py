@@ -1,0 +1,163 @@
+"""Whether an array is a batch that a model accepts, and if not, what is wrong and where."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import InvalidInput
+from service.registry.manifest import InputSpec
+
+_FIELD = "inputs"
+_DEEPEST = 32
+
+
+def array_from_lists(value: Any, spec: InputSpec) -> NDArray[Any]:
+    """Nested lists of numbers → the batch [B, D...] in the model's own dtype.
+
+    Raises:
+        InvalidInput: it is no such batch; the message names the first place that is wrong.
+    """
+    if not isinstance(value, list):
+        received = "nothing" if value is None else type(value).__name__
+        raise InvalidInput(
+            f"`inputs` is to be an array of rows, {_shape(spec)}; received {received}",
+            field=_FIELD,
+            expected=_shape(spec),
+            received=received,
+        )
+    try:
+        if _depth(value) > _DEEPEST:
+            raise ValueError
+        array = np.array(value)
+        if array.dtype.kind not in "iufb":
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise _first_fault(value, spec) from None
+    return conform(array, spec)
+
+
+def conform(array: NDArray[Any], spec: InputSpec) -> NDArray[Any]:
+    """Check an array's shape and values and cast it to the model's own dtype.
+
+    Args:
+        array: meant as [B, D...].
+        spec: of the model.
+
+    Raises:
+        InvalidInput: wrong shape or dtype, NaN or infinity, or a number that does not fit.
+    """
+    _check_shape(array.shape, spec)
+    wanted = np.dtype(spec.dtype)
+    if array.dtype.kind not in "iufb":
+        raise InvalidInput(
+            f"`inputs` holds {array.dtype}; expected numbers that fit {spec.dtype}",
+            field=_FIELD,
+            expected=spec.dtype,
+            received=str(array.dtype),
+        )
+    if array.dtype.kind == "f":
+        _refuse(~np.isfinite(array), array, "a finite number")
+    if wanted.kind in "iub" and array.dtype.kind == "f":
+        _refuse(array != np.floor(array), array, f"a whole number ({spec.dtype})")
+    if wanted.kind in "iu" and array.dtype.kind in "iuf":
+        limits = np.iinfo(wanted)
+        beyond = (array < limits.min) | (array > limits.max)
+        _refuse(beyond, array, f"{limits.min} to {limits.max} ({spec.dtype})")
+    if wanted.kind == "b" and array.dtype.kind != "b":
+        _refuse((array != 0) & (array != 1), array, "true or false")
+    with np.errstate(over="ignore"):
+        cast = np.ascontiguousarray(array, dtype=wanted.newbyteorder("="))
+    if wanted.kind == "f":
+        _refuse(~np.isfinite(cast), array, f"a number that fits {spec.dtype}")
+    return cast
+
+
+def _check_shape(shape: tuple[int, ...], spec: InputSpec) -> None:
+    fits = len(shape) == len(spec.shape) + 1 and all(
+        size == wanted or (wanted == -1 and size > 0)
+        for size, wanted in zip(shape[1:], spec.shape, strict=True)
+    )
+    if fits and shape[0] >= 1:
+        return
+    hint = ""
+    if len(shape) == len(spec.shape):
+        hint = "; one row has to stand in a list of its own: [row]"
+    elif fits:
+        hint = "; a batch needs at least one row"
+    raise InvalidInput(
+        f"`inputs` has the shape {list(shape)}; expected {_shape(spec)}{hint}",
+        field=_FIELD,
+        expected=_shape(spec),
+        received=list(shape),
+    )
+
+
+def _refuse(bad: NDArray[np.bool_], array: NDArray[Any], expected: str) -> None:
+    if bad.any():
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        value = array[first].item()
+        index = "".join(f"[{i}]" for i in first)
+        raise InvalidInput(
+            f"`inputs{index}` is {value}; expected {expected}",
+            field=f"{_FIELD}{index}",
+            expected=expected,
+            received=str(value) if isinstance(value, float) and value - value != 0 else value,
+        )
+
+
+def _shape(spec: InputSpec) -> str:
+    sizes = ["B", *("any" if size == -1 else str(size) for size in spec.shape)]
+    return f"[{', '.join(sizes)}]"
+
+
+def _depth(value: Any) -> int:
+    depth = 0
+    while isinstance(value, list) and value and depth <= _DEEPEST:
+        value, depth = value[0], depth + 1
+    return depth
+
+
+def _first_fault(value: list[Any], spec: InputSpec) -> InvalidInput:
+    """What is wrong with lists that numpy cannot make an array of numbers from."""
+    wanted_depth = len(spec.shape) + 1
+    lengths: dict[int, int] = {}
+
+    def fault(item: Any, index: str, depth: int) -> InvalidInput | None:
+        name = f"{_FIELD}{index}"
+        if not isinstance(item, list):
+            is_number = isinstance(item, int | float)
+            if is_number and depth == wanted_depth:
+                return None
+            expected = "a number" if depth == wanted_depth else "an array"
+            received = item if is_number or item is None else str(item)[:100]
+            return InvalidInput(
+                f"`{name}` is {received!r}; expected {expected}, `inputs` being {_shape(spec)}",
+                field=name,
+                expected=expected,
+                received=received,
+            )
+        if depth >= wanted_depth:
+            return InvalidInput(
+                f"`{name}` is an array; expected a number, `inputs` being {_shape(spec)}",
+                field=name,
+                expected="a number",
+                received="an array",
+            )
+        length = lengths.setdefault(depth, len(item))
+        if len(item) != length:
+            return InvalidInput(
+                f"`{name}` has {len(item)} elements, and those before it {length}; every row needs "
+                f"the same shape, `inputs` being {_shape(spec)}",
+                field=name,
+                expected=length,
+                received=len(item),
+            )
+        found = (fault(part, f"{index}[{i}]", depth + 1) for i, part in enumerate(item))
+        return next((each for each in found if each is not None), None)
+
+    return fault(value, "", 0) or InvalidInput(
+        "`inputs` holds a number too large for any model", field=_FIELD
+    )

@@ -1,0 +1,236 @@
+"""From a version's folder to a verified model."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from service.errors import CandorError, ModelBroken
+from service.inference import prediction
+from service.inference.prediction import Fields
+from service.inference.sampler import Sampler, build_sampler
+from service.inference.sites import output_tensor
+from service.registry.manifest import InputSpec, Manifest
+from service.registry.repository import WEIGHTS, inside, refuse_links_out
+from service.types import ModelRef, SamplePlan
+
+log = logging.getLogger(__name__)
+
+VARIABLE_DIMENSION = 32
+"""Size that stands for −1 when a model is verified."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A version that was verified.
+
+    Args:
+        ref: its name and version.
+        manifest: its `model.toml`.
+        sampler: its network, ready to run.
+        parameters: how many numbers were trained.
+        precision: of its weights, as PyTorch names it.
+    """
+
+    ref: ModelRef
+    manifest: Manifest
+    sampler: Sampler
+    parameters: int
+    precision: str
+
+    def predict(
+        self,
+        inputs: Tensor,
+        plan: SamplePlan,
+        fields: Collection[str],
+        rows: Sequence[int] | None = None,
+    ) -> Fields:
+        """See `prediction.predict`."""
+        return prediction.predict(self.sampler, self.manifest.task, inputs, plan, fields, rows)
+
+    def evaluate(self, inputs: Tensor) -> Fields:
+        """See `prediction.evaluate`."""
+        return prediction.evaluate(self.sampler, self.manifest.task, inputs)
+
+
+def load_version(
+    root: Path,
+    folder: Path,
+    ref: ModelRef,
+    manifest: Manifest,
+    device: torch.device,
+    memory_bytes: int,
+) -> LoadedModel:
+    """Build the network, read its weights and verify it with real passes of both kinds.
+
+    Args:
+        root: nothing outside it is read.
+        folder: of the model.
+        ref: which version.
+        manifest: of the model.
+        device: where it will run.
+        memory_bytes: budget of one chunk.
+
+    Raises:
+        ModelBroken: with a sentence that says what is wrong and what to do.
+    """
+    refuse_links_out(root, folder)
+    network = _build(root, folder, manifest)
+    _read_weights(network, folder / str(ref.version) / WEIGHTS)
+    network.to(device).eval().requires_grad_(False)
+    example = _example_of(manifest.input, device)
+    try:
+        _verify_deterministic(network, manifest, example)
+        sampler = build_sampler(
+            network,
+            example,
+            device=device,
+            memory_bytes=memory_bytes,
+            stochastic=manifest.stochastic,
+        )
+        plan = SamplePlan(passes=2, seed=manifest.seed, masks=manifest.masks)
+        prediction.predict(sampler, manifest.task, example(2), plan, prediction.FIELDS)
+    except CandorError:
+        raise
+    except Exception as error:
+        shape = ["B", *manifest.input.shape]
+        raise ModelBroken(
+            f"the network failed on an input of the declared shape {shape}, {manifest.input.dtype}"
+            f": {_in_words(error, folder)}"
+        ) from error
+    log.info("verified %s: %s", ref, sampler.strategy.reason)
+    return LoadedModel(
+        ref,
+        manifest,
+        sampler,
+        parameters=sum(p.numel() for p in network.parameters()),
+        precision=_precision(network),
+    )
+
+
+def _build(root: Path, folder: Path, manifest: Manifest) -> nn.Module:
+    file_name, function_name = manifest.network.split(":")
+    path = inside(folder, folder / file_name)
+    if not path.is_file():
+        raise ModelBroken(f"{path} is missing; model.toml names it under `network`")
+    try:
+        build = getattr(_import(folder, path), function_name, None)
+    except Exception as error:
+        raise ModelBroken(f"{path} cannot be imported: {_in_words(error, folder)}") from error
+    if not callable(build):
+        raise ModelBroken(f"{path} has no function {function_name}; model.toml names it")
+    try:
+        network = build()
+    except Exception as error:
+        raise ModelBroken(
+            f"{function_name}() of {path} raised {_in_words(error, folder)}"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise ModelBroken(
+            f"{function_name}() of {path} returned {type(network).__name__}; expected an nn.Module"
+        )
+    return network
+
+
+def _import(folder: Path, path: Path) -> ModuleType:
+    """Import `path` as part of a package of the folder's own, so that `from .x import y` works."""
+    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    package_name = f"_candor_model_{digest}"
+    name = f"{package_name}.{path.stem}"
+    for stale in [key for key in sys.modules if key.split(".")[0] == package_name]:
+        del sys.modules[stale]
+    package = ModuleType(package_name)
+    package.__path__ = [str(folder)]
+    sys.modules[package_name] = package
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _read_weights(network: nn.Module, path: Path) -> None:
+    if not path.is_file():
+        raise ModelBroken(
+            f"{path} is missing; save the trained network with "
+            "safetensors.torch.save_model(network, path)"
+        )
+    try:
+        missing, unexpected = safetensors.torch.load_model(network, path, strict=False)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ModelBroken(f"{path} is no safetensors file: {error}") from error
+    except RuntimeError as error:
+        raise ModelBroken(f"{path} does not fit the network: {error}") from error
+    if missing or unexpected:
+        raise ModelBroken(
+            f"{path} does not fit the network: "
+            f"without weights are {_some(missing)}; not in the network are {_some(unexpected)}"
+        )
+
+
+def _some(names: Collection[str]) -> str:
+    shown = ", ".join(sorted(names)[:5])
+    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown or "none"
+
+
+def _example_of(spec: InputSpec, device: torch.device) -> Callable[[int], Tensor]:
+    dtype: torch.dtype = getattr(torch, spec.dtype)
+    row = [VARIABLE_DIMENSION if size == -1 else size for size in spec.shape]
+
+    def example(rows: int) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        if dtype.is_floating_point:
+            inputs = torch.randn(rows, *row, generator=generator)
+        else:
+            # Whatever the integers mean (token, category, pixel), 0 and 1 are among them.
+            inputs = torch.randint(0, 2, (rows, *row), generator=generator)
+        return inputs.to(device, dtype)
+
+    return example
+
+
+def _verify_deterministic(
+    network: nn.Module, manifest: Manifest, example: Callable[[int], Tensor]
+) -> None:
+    inputs = example(3)
+    with torch.inference_mode():
+        outputs, again = network(inputs), network(inputs)
+    outputs, again = output_tensor(outputs), output_tensor(again)
+    prediction.check_outputs(manifest.task, outputs, len(inputs), manifest.labels)
+    if outputs.isnan().all():
+        raise ModelBroken("the network gives nothing but NaN on standard normal inputs")
+    if not torch.allclose(outputs, again, rtol=0.0, atol=0.0, equal_nan=True):
+        raise ModelBroken(
+            "two passes in eval mode differ: something draws random numbers although dropout is "
+            "off; make it depend on self.training"
+        )
+
+
+def _precision(network: nn.Module) -> str:
+    first = next(iter(network.parameters()), torch.empty(0))
+    return str(first.dtype).removeprefix("torch.")
+
+
+def _in_words(error: Exception, folder: Path) -> str:
+    """The error with the last line of the model's own code that was involved."""
+    own = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).resolve().is_relative_to(folder.resolve())
+    ]
+    place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {error}{place}"

@@ -1,0 +1,92 @@
+"""Where things are in the model repository, and nothing outside it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+from service.errors import ModelBroken, ModelNotFound
+from service.registry.manifest import FILE
+
+log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_VERSION = re.compile(r"[1-9][0-9]{0,9}")
+WEIGHTS = "weights.safetensors"
+
+
+def check_name(name: str) -> str:
+    """Returns `name` where it may be a model's.
+
+    Raises:
+        ModelNotFound: it could not be the name of any model.
+    """
+    if not _NAME.fullmatch(name):
+        shown = name if len(name) <= 64 else name[:64] + "…"
+        raise ModelNotFound(
+            f"{shown!r} cannot be the name of a model: letters, digits, '.', '_' and '-', at most "
+            "128, the first no '.' or '-'",
+            field="model",
+            received=shown,
+        )
+    return name
+
+
+def inside(root: Path, path: Path) -> Path:
+    """`path` with links followed.
+
+    Raises:
+        ModelBroken: it leads out of `root`.
+    """
+    resolved = path.resolve()
+    if not resolved.is_relative_to(root.resolve()):
+        raise ModelBroken(
+            f"{path} leads out of {root}, to {resolved}; copy it in, links that leave are not "
+            "followed"
+        )
+    return resolved
+
+
+def refuse_links_out(root: Path, folder: Path) -> None:
+    """Check every link in a model's folder, the folder itself included.
+
+    Raises:
+        ModelBroken: one leads out of `root`.
+    """
+    for path in (folder, *folder.rglob("*")):
+        if path.is_symlink():
+            inside(root, path)
+
+
+def model_names(root: Path) -> list[str]:
+    """Names of the folders below `root` that are meant as models, sorted."""
+    if not root.is_dir():
+        raise ModelBroken(f"the model repository {root} is no folder; name one with --models DIR")
+    names = [
+        entry.name
+        for entry in root.iterdir()
+        if entry.is_dir() and not entry.name.startswith((".", "__"))
+    ]
+    for name in names:
+        if not _NAME.fullmatch(name):
+            log.warning("the folder %r is passed over: it cannot be the name of a model", name)
+    return sorted(filter(_NAME.fullmatch, names))
+
+
+def versions(folder: Path) -> list[int]:
+    """The version numbers of a model folder, ascending.
+
+    Raises:
+        ModelBroken: there are none.
+    """
+    found = sorted(
+        int(entry.name)
+        for entry in folder.iterdir()
+        if entry.is_dir() and _VERSION.fullmatch(entry.name)
+    )
+    if not found:
+        raise ModelBroken(
+            f"{folder} has no version: put the weights in {folder / '1' / WEIGHTS} (beside {FILE})"
+        )
+    return found

@@ -1,0 +1,1 @@
+"""What waits, what runs next, and the one thread that runs it."""

@@ -1,0 +1,197 @@
+"""The bodies of requests and answers, as pydantic checks and documents them.
+
+Arrays are not checked here, element by element: see `registry/inputs.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+from service.types import Masks
+
+_INT64 = 2**63
+
+Inputs = Annotated[
+    Any,
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {},
+            "minItems": 1,
+            "description": "[B, D...]: a batch of B rows, each of the model's input shape",
+        }
+    ),
+]
+Seed = Annotated[int, Field(ge=-_INT64, lt=_INT64)]
+
+FieldName = Literal[
+    "mean",
+    "std",
+    "standard_error",
+    "predictive_entropy",
+    "expected_entropy",
+    "mutual_information",
+    "variation_ratio",
+    "aleatoric_std",
+    "epistemic_std",
+    "label",
+    "variance",
+    "ood",
+    "prediction_set",
+    "interval",
+    "quantiles",
+    "samples",
+]
+
+
+class EvalRequest(BaseModel):
+    """Body of `POST /eval`."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    inputs: Inputs = None
+    model: str | None = Field(None, description="may be left out where one model is served")
+    version: int | None = Field(None, ge=1, description="default: the highest that is ready")
+
+
+class PredictRequest(EvalRequest):
+    """Body of `POST /predict`."""
+
+    passes: int | None = Field(None, ge=2, description="T; default: the model's")
+    seed: Seed | Literal["random"] | None = Field(
+        None, description='default: the model\'s, so that a repeat is equal; "random": a fresh draw'
+    )
+    masks: Masks | None = Field(
+        None,
+        strict=False,
+        description="shared: one thinned network a pass, for all rows; independent: one a row",
+    )
+    return_: list[FieldName] | None = Field(
+        None, alias="return", description="fields wanted; default: all but samples and quantiles"
+    )
+
+
+Vector = list[float | None]
+Matrix = list[Vector]
+
+
+class EvalAnswer(BaseModel):
+    """Answer of `POST /eval`: one deterministic pass."""
+
+    model: str
+    version: int
+    task: str
+    mean: Matrix
+    predictive_entropy: Vector | None = None
+    label: list[Any] | None = None
+
+
+class Quantiles(BaseModel):
+    """Quantiles over passes."""
+
+    levels: list[float]
+    values: list[Matrix]
+
+
+class PredictAnswer(BaseModel):
+    """Answer of `POST /predict`; a field that the task does not have is null."""
+
+    model: str
+    version: int
+    task: str
+    passes: int
+    seed: int
+    mean: Matrix
+    std: Matrix
+    standard_error: Matrix
+    predictive_entropy: Vector | None = None
+    expected_entropy: Vector | None = None
+    mutual_information: Vector | None = None
+    variation_ratio: Vector | None = None
+    aleatoric_std: Matrix | None = None
+    epistemic_std: Matrix | None = None
+    label: list[Any] | None = None
+    variance: Vector
+    ood: dict[str, Any] | None = None
+    prediction_set: list[Any] | None = None
+    interval: list[Any] | None = None
+    quantiles: Quantiles | None = None
+    samples: list[Matrix] | None = None
+
+
+class SiteInfo(BaseModel):
+    """A place in the network that drops something."""
+
+    path: str
+    kind: str
+    rate: float | None
+    inert: bool
+
+
+class StrategyInfo(BaseModel):
+    """How passes are run, and why no better way."""
+
+    name: str
+    reason: str
+
+
+class VersionInfo(BaseModel):
+    """One version of a model."""
+
+    version: int
+    state: Literal["loading", "ready", "failed", "unloaded"]
+    reason: str | None = None
+    sites: list[SiteInfo] = []
+    strategy: StrategyInfo | None = None
+    calibration: dict[str, Any] | None = None
+    device: str | None = None
+    precision: str | None = None
+    parameters: int | None = None
+
+
+class InputInfo(BaseModel):
+    """What one row of `inputs` has to be; −1 is a dimension that may vary."""
+
+    name: str = "input"
+    shape: list[int]
+    dtype: str
+
+
+class ModelInfo(BaseModel):
+    """A model; one whose folder is broken has only a name and a reason."""
+
+    name: str
+    task: str | None = None
+    description: str | None = None
+    input: InputInfo | None = None
+    labels: list[str] | None = None
+    passes: int | None = None
+    seed: int | None = None
+    masks: Masks | None = None
+    default_version: int | None = None
+    reason: str | None = None
+    versions: list[VersionInfo] = []
+
+
+class ModelList(BaseModel):
+    """Answer of `GET /models`."""
+
+    models: list[ModelInfo]
+
+
+class Problem(BaseModel):
+    """An error, RFC 9457."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    field: str | None = None
+    expected: Any = None
+    received: Any = None
+    request_id: str | None = None

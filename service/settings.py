@@ -1,0 +1,106 @@
+"""The server's settings, read once from `CANDOR_*` variables and flags, frozen afterwards."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.errors import InvalidInput
+
+PREFIX = "CANDOR_"
+
+# Kubernetes puts variables of this form into every container beside a service named "candor".
+_KUBERNETES_LINK = re.compile(r"CANDOR_(SERVICE_(HOST|PORT)\w*|PORT(_\d+_\w+)?)")
+
+
+class Settings(BaseModel):
+    """One field a setting; the field `models` is the variable `CANDOR_MODELS`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    models: Path = Field(Path("models"), description="folder of models, one folder each")
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 picks a free one")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="auto (the GPU where there is one), cpu, cuda or cuda:N",
+    )
+    default_model: str | None = Field(
+        None, description="model for requests that name none; not needed where one is served"
+    )
+    max_body_bytes: int = Field(64 * 2**20, gt=0, description="largest request body; over it: 413")
+    max_work: int = Field(
+        1_000_000, gt=0, description="largest rows x passes of one request; over it: 413"
+    )
+    batch_work: int = Field(
+        100_000, gt=0, description="rows x passes that are taken together into one batch"
+    )
+    queue_requests: int = Field(
+        1024, gt=0, description="requests that may wait; more are refused with 429"
+    )
+    queue_bytes: int = Field(
+        512 * 2**20, gt=0, description="input bytes that may wait; more are refused with 429"
+    )
+    memory_bytes: int = Field(
+        512 * 2**20, gt=0, description="memory budget of a batch's activations, in bytes"
+    )
+    request_timeout_s: float = Field(
+        30.0, gt=0, description="seconds until a request is answered 504"
+    )
+    drain_timeout_s: float = Field(
+        30.0, gt=0, description="seconds that accepted requests get to finish after SIGTERM"
+    )
+    drain_linger_s: float = Field(
+        1.0,
+        ge=0,
+        description="least seconds to answer 503 after SIGTERM, so load balancers can notice",
+    )
+    log_level: str = Field(
+        "info",
+        pattern=r"^(debug|info|warning|error)$",
+        description="debug, info, warning or error",
+    )
+
+
+def load_settings(
+    overrides: Mapping[str, object] | None = None, environment: Mapping[str, str] | None = None
+) -> Settings:
+    """Read the settings; `overrides` (flags) win over the environment, None means not given.
+
+    Raises:
+        InvalidInput: a variable that is no setting, or a value that does not fit.
+    """
+    environment = os.environ if environment is None else environment
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    values: dict[str, object] = {}
+    for variable, value in environment.items():
+        if not variable.upper().startswith(PREFIX):
+            continue
+        field = variable[len(PREFIX) :].lower()
+        if field in Settings.model_fields and not _is_kubernetes_port(variable, value):
+            values[field] = value
+        elif not _KUBERNETES_LINK.fullmatch(variable):
+            known = ", ".join(PREFIX + name.upper() for name in Settings.model_fields)
+            raise InvalidInput(
+                f"{variable} is not a setting of Candor; the settings are {known}",
+                field=variable,
+            )
+    try:
+        return Settings.model_validate({**values, **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = PREFIX + str(first["loc"][0]).upper()
+        raise InvalidInput(
+            f"{field}: {first['msg']}; received {first['input']!r}",
+            field=field,
+            received=first["input"],
+        ) from error
+
+
+def _is_kubernetes_port(variable: str, value: str) -> bool:
+    return variable == "CANDOR_PORT" and value.startswith("tcp://")

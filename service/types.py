@@ -1,0 +1,82 @@
+"""The values that every room shares, and the axes, said once.
+
+Axes, carried in tensor names: T passes, B rows, C classes or outputs; order [T, B, C], passes
+first, so that chunks append and measures reduce `dim=0`. Entropies are in nats. Times end in `_s`
+(seconds), sizes in `_rows` or `_bytes`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Task(StrEnum):
+    """What a model's outputs mean.
+
+    classification: logits [B, C] over C exclusive classes.
+    binary: one logit [B] or [B, 1], of the second label.
+    multilabel: C independent logits [B, C].
+    regression: C outputs [B, C], in the target's units.
+    heteroscedastic_regression: [B, 2 C], C means, then the logarithms of C noise variances.
+    """
+
+    CLASSIFICATION = "classification"
+    BINARY = "binary"
+    MULTILABEL = "multilabel"
+    REGRESSION = "regression"
+    HETEROSCEDASTIC_REGRESSION = "heteroscedastic_regression"
+
+    @property
+    def is_regression(self) -> bool:
+        return self in (Task.REGRESSION, Task.HETEROSCEDASTIC_REGRESSION)
+
+
+class Masks(StrEnum):
+    """`shared`: one thinned network a pass, for all rows. `independent`: one for each row."""
+
+    SHARED = "shared"
+    INDEPENDENT = "independent"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ModelRef:
+    """One version of one model."""
+
+    name: str
+    version: int
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class SamplePlan:
+    """All that decides a prediction beside the model version and the input.
+
+    Args:
+        passes: stochastic forward passes T, at least 2.
+        seed: any integer that fits 64 signed bits.
+        masks: whether the rows of a pass share one thinned network.
+    """
+
+    passes: int
+    seed: int
+    masks: Masks
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place in the network that drops something.
+
+    Args:
+        path: of the module that owns it, as in `named_modules()`, numbered where it has several.
+        kind: the operation, as PyTorch names it (`dropout`, `feature_dropout`, `lstm`, …).
+        rate: the probability of dropping; None where the operation has no one rate.
+        inert: whether it was seen never to change the output.
+    """
+
+    path: str
+    kind: str
+    rate: float | None
+    inert: bool
