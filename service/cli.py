@@ -23,7 +23,7 @@ from rich.table import Table
 from service import __version__
 from service.api import bodies
 from service.api.announcement import announcement
-from service.api.answers import contents
+from service.api.answers import contents, select
 from service.api.models import describe_model
 from service.api.predict import DEFAULT_FIELDS
 from service.api.server import serve as run_server
@@ -128,7 +128,9 @@ def serve(
     with _plainly():
         settings = load_settings(overrides)
         _log(settings.log_level)
-        run_server(settings, lambda service, address: print(announcement(service, address)))
+        run_server(
+            settings, lambda service, address: print(announcement(service, address), flush=True)
+        )
 
 
 @app.command(
@@ -231,7 +233,8 @@ def predict(
         ]
         more = {"passes": plan.passes, "seed": plan.seed}
         arrays = out_file is not None
-        _write(contents(loaded, merge(parts), more, arrays=arrays), out_file)
+        found = select(merge(parts), wanted)
+        _write(contents(loaded, found, more, arrays=arrays), out_file)
 
 
 @app.command(

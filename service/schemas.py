@@ -63,9 +63,8 @@ class PredictRequest(EvalRequest):
     seed: Seed | Literal["random"] | None = Field(
         None, description='default: the model\'s, so that a repeat is equal; "random": a fresh draw'
     )
-    masks: Masks | None = Field(
+    masks: Literal["shared", "independent"] | None = Field(
         None,
-        strict=False,
         description="shared: one thinned network a pass, for all rows; independent: one a row",
     )
     return_: list[FieldName] | None = Field(

@@ -14,7 +14,9 @@ from service.registry.manifest import InputSpec
 from service.registry.registry import Model, State
 
 EXAMPLE = "example.json"
-"""A model's folder may hold a request body of this name; it is shown, never read by the server."""
+"""A model's folder may hold a request body of this name, to be shown as an example."""
+
+_LONGEST_INLINE = 120
 
 
 def announcement(service: Service, address: str) -> str:
@@ -26,10 +28,8 @@ def announcement(service: Service, address: str) -> str:
     ready = [model for model in models if model.state is State.READY]
     if not ready:
         return "\n".join([*lines, "", "No model serves. `candor models --verify PATH` says more."])
-    folder = service.settings.models
-    with_example = [m for m in ready if (folder / m.name / EXAMPLE).is_file()]
-    shown = (with_example or ready)[0]
-    body = _body(shown, folder / shown.name / EXAMPLE)
+    bodies = [_body(model, service.settings.models / model.name) for model in ready]
+    body = min(bodies, key=lambda body: (body.startswith("@"), len(body)))
     curl = f"curl -s {address}/predict -H 'Content-Type: application/json' -d {body}"
     return "\n".join([*lines, "", "Try it:", "", f"  {curl}", ""])
 
@@ -50,12 +50,17 @@ def _describe(model: Model) -> list[str]:
     return lines
 
 
-def _body(model: Model, example: Path) -> str:
-    if example.is_file():
-        return f"@{os.path.relpath(example)}"
+def _body(model: Model, folder: Path) -> str:
+    """What stands behind curl's -d."""
     assert model.manifest is not None
-    body = {"model": model.name, "inputs": [_zeros(model.manifest.input)]}
-    return f"'{json.dumps(body, separators=(',', ':'))}'"
+    body: Any = {"model": model.name, "inputs": [_zeros(model.manifest.input)]}
+    example = folder / EXAMPLE
+    if example.is_file():
+        body = json.loads(example.read_text(encoding="utf-8"))
+    text = json.dumps(body, separators=(",", ":"))
+    if example.is_file() and (len(text) > _LONGEST_INLINE or "'" in text):
+        return f"@{os.path.relpath(example)}"
+    return f"'{text}'"
 
 
 def _zeros(spec: InputSpec) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from fastapi import Request, Response
 from numpy.typing import NDArray
 
 from service.api.bodies import wants_npz, write_json, write_npz
-from service.inference.prediction import QUANTILES, Fields
+from service.inference.prediction import FIELDS, QUANTILES, Fields
 from service.registry.loading import LoadedModel
 from service.types import Task
 
@@ -25,6 +25,11 @@ def write(
     if wants_npz(request):
         return write_npz(contents(model, fields, more, arrays=True))
     return write_json(contents(model, fields, more, arrays=False))
+
+
+def select(fields: Fields, wanted: Collection[str]) -> Fields:
+    """What was wanted, in the contract's order; what the task or version does not have is None."""
+    return {name: fields.get(name) for name in (*FIELDS, *UNCALIBRATED) if name in wanted}
 
 
 def contents(

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import orjson
@@ -19,7 +19,8 @@ from starlette.requests import ClientDisconnect
 from service.errors import InvalidInput, LimitExceeded, MalformedBody, UnsupportedMedia
 from service.registry.inputs import array_from_lists, conform
 from service.registry.manifest import InputSpec
-from service.schemas import EvalRequest
+from service.schemas import EvalRequest, FieldName
+from service.types import Masks
 
 NPY = "application/x-npy"
 NPZ = "application/x-npz"
@@ -206,16 +207,24 @@ def _in_words(problem: Any, schema: type[EvalRequest]) -> InvalidInput:
     received = problem["input"]
     if name == "seed":
         expected: Any = 'an integer of 64 bits, or "random"'
-    elif problem["type"] in ("literal_error", "enum"):
-        expected = problem["ctx"]["expected"]
+    elif name == "return":
+        expected = list(get_args(FieldName))
+    elif name == "masks":
+        expected = list(Masks)
+    elif problem["type"] == "greater_than_equal":
+        expected = f"an integer of at least {problem['ctx']['ge']}"
     else:
-        expected = problem["msg"].removeprefix("Input should be ")
+        expected = problem["msg"].removeprefix("Input should be ").replace("valid ", "")
     return InvalidInput(
-        f"`{name}` is {received!r}; expected {expected}",
+        f"`{name}` is {received!r}; expected {_listed(expected)}",
         field=name,
         expected=expected,
         received=received,
     )
+
+
+def _listed(expected: Any) -> str:
+    return f"one of {', '.join(expected)}" if isinstance(expected, list) else str(expected)
 
 
 def wants_npz(request: Request) -> bool:

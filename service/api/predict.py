@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from fastapi import APIRouter, Request, Response
 
-from service.api.answers import UNCALIBRATED, write
+from service.api.answers import UNCALIBRATED, select, write
 from service.api.bodies import read_request
 from service.api.documentation import describe
 from service.api.limits import check_work, timeout_s
@@ -38,8 +38,8 @@ async def predict(request: Request) -> Response:
         timeout_s=timeout_s(request),
     )
     _observe(service, model.ref.name, fields)
-    answer = {name: fields.get(name) for name in (*FIELDS, *UNCALIBRATED) if name in wanted}
-    return write(request, model, answer, {"passes": plan.passes, "seed": plan.seed})
+    more = {"passes": plan.passes, "seed": plan.seed}
+    return write(request, model, select(fields, wanted), more)
 
 
 def _observe(service: Service, model: str, fields: Fields) -> None:

@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 import uvicorn
@@ -17,6 +17,8 @@ import uvicorn
 from service.api.app import build_app, build_service
 from service.api.scope import Service
 from service.settings import Settings
+
+_LAST_LOOK_S = 0.2
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +35,11 @@ class DrainingServer(uvicorn.Server):
         self._service = service
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
+        self._listening: list[socket.socket] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        self._listening = sockets or []
         await super().startup(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -58,7 +62,23 @@ class DrainingServer(uvicorn.Server):
             log.error("requests were cut off: not done after %g s", settings.drain_timeout_s)
         elapsed = time.monotonic() - started
         await asyncio.sleep(max(0.0, settings.drain_linger_s - elapsed))
+        await self._stop_listening()
         self.should_exit = True
+
+    async def _stop_listening(self) -> None:
+        """Closing a socket resets whoever the kernel has queued on it: let those in first.
+
+        Answers carry Connection: close by now, so that busy connections end by themselves; what is
+        left after a moment is idle.
+        """
+        for listening in self._listening:
+            listening.listen(0)
+        await asyncio.sleep(_LAST_LOOK_S)
+        for server in self.servers:
+            server.close()
+        deadline = time.monotonic() + _LAST_LOOK_S
+        while self.server_state.connections and time.monotonic() < deadline:
+            await asyncio.sleep(_LAST_LOOK_S / 20)
 
 
 def serve(settings: Settings, announce: Callable[[Service, str], None]) -> None:
@@ -98,7 +118,7 @@ def serve(settings: Settings, announce: Callable[[Service, str], None]) -> None:
 
 
 @contextlib.contextmanager
-def _no_default(sig: signal.Signals):  # type: ignore[no-untyped-def]
+def _no_default(sig: signal.Signals) -> Iterator[None]:
     previous = signal.signal(sig, lambda *_: None)
     try:
         yield

@@ -65,14 +65,14 @@ class Manifest(BaseModel):
         self,
         passes: int | None = None,
         seed: int | Literal["random"] | None = None,
-        masks: Masks | None = None,
+        masks: str | None = None,
     ) -> SamplePlan:
         """The plan of a request: what it says, and the model's own for what it does not."""
         drawn = secrets.randbits(_RANDOM_SEED_BITS) if seed == "random" else seed
         return SamplePlan(
             passes=self.passes if passes is None else passes,
             seed=self.seed if drawn is None else drawn,
-            masks=self.masks if masks is None else masks,
+            masks=self.masks if masks is None else Masks(masks),
         )
 
 

@@ -1,0 +1,91 @@
+"""Model folders for tests, written to disk as a user would."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+MLP = """
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 3))
+"""
+
+SLOW = """
+import time
+from torch import nn
+
+class Slow(nn.Sequential):
+    def forward(self, x):
+        time.sleep(max(0.0, float(x.max())) / 1000)
+        return super().forward(x)
+
+def build():
+    return Slow(nn.Linear(1, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 2))
+"""
+"""Sleeps as many milliseconds as the largest input says, whatever the batch."""
+
+FRAGILE = """
+from torch import nn
+
+class Fragile(nn.Sequential):
+    def forward(self, x):
+        if (x > 100).any():
+            raise RuntimeError("above one hundred")
+        return super().forward(x)
+
+def build():
+    return Fragile(nn.Linear(1, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 2))
+"""
+
+
+def write_model(
+    root: Path,
+    name: str,
+    code: str = MLP,
+    *,
+    task: str = "classification",
+    shape: str = "[4]",
+    dtype: str = "float32",
+    more: str = "",
+    version: int = 1,
+) -> Path:
+    """A complete model folder with random weights (seed 0); returns the folder.
+
+    Args:
+        root: the model repository.
+        name: of the model.
+        code: of network.py, with a function build().
+        task: in model.toml.
+        shape: in model.toml.
+        dtype: in model.toml.
+        more: further lines of model.toml, before [input].
+        version: number of the version folder.
+    """
+    folder = root / name
+    weights = folder / str(version) / "weights.safetensors"
+    weights.parent.mkdir(parents=True)
+    (folder / "network.py").write_text(code)
+    (folder / "model.toml").write_text(
+        f'task = "{task}"\nnetwork = "network.py:build"\n{more}\n'
+        f'[input]\nshape = {shape}\ndtype = "{dtype}"\n'
+    )
+    safetensors.torch.save_model(build_network(folder), str(weights))
+    return folder
+
+
+def build_network(folder: Path) -> torch.nn.Module:
+    """The network of a folder with its random weights, as a plain PyTorch user has it."""
+    spec = importlib.util.spec_from_file_location(f"test_{folder.name}", folder / "network.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network: torch.nn.Module = module.build()
+    return network
