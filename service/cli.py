@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -308,7 +307,8 @@ def _load(models: Path | None, name: str | None, version: int | None) -> LoadedM
 
 
 def _chunks(rows: int) -> Iterator[slice]:
-    bar = Progress(TextColumn("{task.completed}/{task.total} rows"), BarColumn(), console=err)
+    columns = (TextColumn("{task.completed}/{task.total} rows"), BarColumn())
+    bar = Progress(*columns, console=err, transient=True, disable=rows <= _ROWS_AT_ONCE)
     with bar:
         task = bar.add_task("rows", total=rows)
         for start in range(0, rows, _ROWS_AT_ONCE):
@@ -341,8 +341,12 @@ def _read_rows(data: Path | None, inputs: str | None) -> Any:
 
 def _write(answer: Mapping[str, Any], out_file: Path | None) -> None:
     if out_file is None:
-        options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_INDENT_2
-        sys.stdout.buffer.write(orjson.dumps(answer, option=options) + b"\n")
+        lines = [
+            f"  {orjson.dumps(name).decode()}: "
+            + orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+            for name, value in answer.items()
+        ]
+        print("{\n" + ",\n".join(lines) + "\n}")
         return
     arrays = {name: np.asarray(value) for name, value in answer.items() if value is not None}
     np.savez(out_file, allow_pickle=False, **arrays)

@@ -47,7 +47,7 @@ class Settings(BaseModel):
         512 * 2**20, gt=0, description="input bytes that may wait; more are refused with 429"
     )
     memory_bytes: int = Field(
-        512 * 2**20, gt=0, description="memory budget of a batch's activations, in bytes"
+        128 * 2**20, gt=0, description="memory budget of a batch's activations, in bytes"
     )
     request_timeout_s: float = Field(
         30.0, gt=0, description="seconds until a request is answered 504"
