@@ -19,6 +19,7 @@ from service.api.scope import Service
 from service.settings import Settings
 
 _LAST_LOOK_S = 0.2
+_ANY_ADDRESS = ("0.0.0.0", "::")
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,8 @@ def serve(settings: Settings, announce: Callable[[Service, str], None]) -> None:
     )
     listening = config.bind_socket()
     port = listening.getsockname()[1]
-    address = f"http://{settings.host}:{port}"
+    host = "127.0.0.1" if settings.host in _ANY_ADDRESS else settings.host
+    address = f"http://{host}:{port}"
 
     def wait_and_announce() -> None:
         service.registry.loaded.wait()

@@ -209,8 +209,8 @@ def _bernoulli_of(
 def _bernoulli_with(
     source: Source, function: Operator, tensor: Tensor, p: Any = 0.5, *, generator: Any = None
 ) -> Tensor:
-    rate = 1.0 - p if isinstance(p, float) else None
-    # The site's rate is what it drops; a probe must not change what is kept, so none is handed on.
+    # Rounded so that keeping 0.7 is shown as dropping 0.3, not 0.30000000000000004.
+    rate = round(1.0 - p, 12) if isinstance(p, float) else None
     draw = source.draw("bernoulli", rate, tensor.shape, tensor.device)
     if draw is None:
         return torch.ones_like(tensor)

@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
 from service.errors import ModelBroken, NoStochasticSite
+from service.inference.control_flow import looks_at_values
 from service.inference.draws import Draw, DrawSource
 from service.inference.masks import Streams
 from service.inference.mode import SamplingMode
@@ -235,8 +236,20 @@ def inspect(
             f"it has dropout, but none of it changes the output: {listed}. A rate of 0 drops "
             "nothing; nn.LSTM/GRU/RNN drop only between stacked layers (num_layers ≥ 2)"
         )
+    if _looks_at_values(network, modules, inputs):
+        reason = "its forward looks at values of its input, and may do something else for each row"
+        return Dropping(sites, modules, None, reason)
     batch_dims, reason = _batch_dims(seen, sightings(network, modules, example(3)))
     return Dropping(sites, modules, batch_dims, reason)
+
+
+def _looks_at_values(network: nn.Module, modules: Sequence[nn.Module], inputs: Tensor) -> bool:
+    def run(inputs: Tensor) -> object:
+        with SamplingMode(DrawSource(Streams(0, [0]), rows=len(inputs))):
+            return network(inputs)
+
+    with torch.inference_mode(), switched(network, modules):
+        return looks_at_values(run, inputs)
 
 
 def _probe(

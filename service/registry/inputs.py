@@ -64,7 +64,10 @@ def conform(array: NDArray[Any], spec: InputSpec) -> NDArray[Any]:
         _refuse(array != np.floor(array), array, f"a whole number ({spec.dtype})")
     if wanted.kind in "iu" and array.dtype.kind in "iuf":
         limits = np.iinfo(wanted)
-        beyond = (array < limits.min) | (array > limits.max)
+        # As a float the largest int64 is 2^63, one too many; one more than the largest is exact.
+        beyond = (array < limits.min) | (
+            array >= float(limits.max) + 1 if array.dtype.kind == "f" else array > limits.max
+        )
         _refuse(beyond, array, f"{limits.min} to {limits.max} ({spec.dtype})")
     if wanted.kind == "b" and array.dtype.kind != "b":
         _refuse((array != 0) & (array != 1), array, "true or false")

@@ -1,0 +1,56 @@
+"""Whether a forward pass looks at the values of its input, as data-dependent control flow does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+_TO_PYTHON = (
+    torch.ops.aten._local_scalar_dense.default,
+    torch.ops.aten.item.default,
+    torch.ops.aten.is_nonzero.default,
+    torch.ops.aten.equal.default,
+    torch.ops.aten.allclose.default,
+)
+"""Operations through which a number leaves the tensors: `if x.sum() > 0`, `int(x.max())`."""
+
+
+class _Descendants(TorchDispatchMode):
+    def __init__(self, inputs: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._descendants = WeakIdKeyDictionary()
+        self._descendants[inputs] = True
+        self.seen = False
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        descends = any(tensor in self._descendants for tensor in tensors)
+        self.seen |= descends and func in _TO_PYTHON
+        result = func(*args, **(kwargs or {}))
+        if descends:
+            for tensor in tree_leaves(result):
+                if isinstance(tensor, Tensor):
+                    self._descendants[tensor] = True
+        return result
+
+
+def looks_at_values(function: Callable[[Tensor], object], inputs: Tensor) -> bool:
+    """Whether `function(inputs)` turns anything computed from `inputs` into a Python number.
+
+    What it then does may differ from row to row, so such a network is run a row at a time.
+    """
+    with _Descendants(inputs) as mode:
+        function(inputs)
+    return bool(mode.seen)

@@ -1,0 +1,107 @@
+"""Chunks, neighbours and repetition change nothing; the memory budget holds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from service.errors import ModelBroken
+from service.inference.sampler import Sampler, build_sampler
+from service.types import Masks, SamplePlan
+from tests.networks import build, example
+
+CPU = torch.device("cpu")
+
+
+def sampler_of(name: str, memory_bytes: int = 64 * 2**20) -> Sampler:
+    return build_sampler(build(name), example(name), device=CPU, memory_bytes=memory_bytes)
+
+
+def outputs(sampler: Sampler, inputs: Tensor, plan: SamplePlan) -> Tensor:
+    return torch.cat([part for _, part in sampler.sample(inputs, plan)], dim=1)
+
+
+@pytest.mark.parametrize("masks", list(Masks))
+@pytest.mark.parametrize("name", ["mlp", "encoder", "lstm"])
+def test_the_memory_budget_changes_no_number(name: str, masks: Masks) -> None:
+    plan = SamplePlan(passes=11, seed=2, masks=masks)
+    inputs = example(name)(6)
+    roomy = outputs(sampler_of(name), inputs, plan)
+    for memory_bytes in (1, 20_000, 100_000):
+        tight = outputs(sampler_of(name, memory_bytes), inputs, plan)
+        torch.testing.assert_close(tight, roomy, rtol=0, atol=1e-5)
+
+
+def test_more_passes_begin_with_the_same_ones() -> None:
+    sampler, inputs = sampler_of("mlp"), example("mlp")(2)
+    few = outputs(sampler, inputs, SamplePlan(5, 0, Masks.SHARED))
+    many = outputs(sampler, inputs, SamplePlan(50, 0, Masks.SHARED))
+    torch.testing.assert_close(many[:5], few, rtol=0, atol=1e-6)
+
+
+def test_a_repeat_is_equal_and_another_seed_is_not() -> None:
+    sampler, inputs = sampler_of("mlp"), example("mlp")(2)
+    first = outputs(sampler, inputs, SamplePlan(5, 0, Masks.SHARED))
+    assert torch.equal(first, outputs(sampler, inputs, SamplePlan(5, 0, Masks.SHARED)))
+    assert not torch.equal(first, outputs(sampler, inputs, SamplePlan(5, 1, Masks.SHARED)))
+
+
+def test_shared_rows_see_one_network_and_independent_rows_their_own() -> None:
+    sampler = sampler_of("mlp")
+    twins = example("mlp")(1).expand(2, -1)
+    shared = outputs(sampler, twins, SamplePlan(20, 0, Masks.SHARED))
+    own = outputs(sampler, twins, SamplePlan(20, 0, Masks.INDEPENDENT))
+    assert torch.equal(shared[:, 0], shared[:, 1])
+    assert not torch.equal(own[:, 0], own[:, 1])
+
+
+def test_deterministic_is_the_plain_forward_bit_for_bit() -> None:
+    for name in ("mlp", "encoder", "lstm", "spatial_2d"):
+        sampler, inputs = sampler_of(name), example(name)(5)
+        with torch.no_grad():
+            expected = build(name)(inputs)
+        assert torch.equal(sampler.deterministic(inputs), expected)
+
+
+class _Counting(nn.Module):
+    """Notes how many rows each forward sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(6, 1000), nn.Dropout(0.5), nn.Linear(1000, 3))
+        self.seen: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(len(x))
+        output: Tensor = self.layers(x)
+        return output
+
+
+def test_no_forward_is_larger_than_the_budget_allows() -> None:
+    network = _Counting().eval()
+    # A row and pass holds some 8 kB; masks and scratch double and redouble that.
+    sampler = build_sampler(network, example("mlp"), device=CPU, memory_bytes=400_000)
+    inputs = example("mlp")(30)
+    sampler.deterministic(inputs)
+    network.seen.clear()
+    list(sampler.sample(inputs, SamplePlan(20, 0, Masks.SHARED)))
+    assert sum(network.seen) == 30 * 20
+    assert 1 < max(network.seen) <= 400_000 // 8000
+
+
+class _Growing(nn.Module):
+    """Has more sites for longer inputs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(x.shape[1]):
+            x = nn.functional.dropout(x, 0.5, self.training)
+        return x
+
+
+def test_a_network_that_gains_sites_after_it_was_verified_is_an_error_not_a_guess() -> None:
+    sampler = build_sampler(
+        _Growing().eval(), lambda rows: torch.ones(rows, 2), device=CPU, memory_bytes=2**20
+    )
+    with pytest.raises(ModelBroken, match="drops at place 3"):
+        list(sampler.sample(torch.ones(1, 5), SamplePlan(2, 0, Masks.SHARED)))
