@@ -66,15 +66,28 @@ def test_bernoulli_entropies_add_up_over_labels() -> None:
 
 
 def test_variation_ratio_counts_votes_and_is_not_one_minus_the_largest_mean() -> None:
-    samples = passes([0.6, 0.4, 0.0], [0.6, 0.4, 0.0], [0.0, 0.1, 0.9], [0.7, 0.2, 0.1])
+    samples = passes([0.6, 0.4, 0.0], [0.6, 0.0, 0.4], [0.0, 0.1, 0.9], [0.7, 0.2, 0.1])
     assert measures.variation_ratio(samples).item() == pytest.approx(1 / 4)
     assert 1 - samples.mean(0).max().item() == pytest.approx(0.525)
 
 
 def test_bernoulli_variation_ratio_is_the_minority_share_of_each_label() -> None:
-    samples = passes([0.9, 0.1], [0.8, 0.5], [0.4, 0.2], [0.6, 0.3])
+    samples = passes([0.9, 0.1], [0.8, 0.5], [0.4, 0.2], [0.6, 0.1])
     # First label: one no of four; second: one yes of four (one half counts as yes).
     assert measures.bernoulli_variation_ratio(samples).item() == pytest.approx((1 / 4 + 1 / 4) / 2)
+
+
+def test_rounding_never_takes_mutual_information_below_zero() -> None:
+    """Passes that agree have none; unrounded differences fall on both sides of zero."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 500, 5, generator=generator, dtype=torch.float64)
+    agreed = logits.softmax(-1).expand(7, -1, -1)
+    raw = measures.predictive_entropy(agreed) - measures.expected_entropy(agreed)
+    assert (raw < 0).any()
+    assert (measures.mutual_information(agreed) >= 0).all()
+    whole = measures.bernoulli_predictive_entropy(agreed)
+    assert (whole - measures.bernoulli_expected_entropy(agreed) < 0).any()
+    assert (measures.bernoulli_mutual_information(agreed) >= 0).all()
 
 
 def test_moments_by_hand() -> None:

@@ -54,6 +54,15 @@ def test_passes_that_agree_tell_nothing_about_the_model() -> None:
     assert regression.mutual_information(agreed, noise).item() == pytest.approx(0.0, abs=1e-15)
 
 
+def test_rounding_never_takes_mutual_information_below_zero() -> None:
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(1, 500, 3, generator=generator, dtype=torch.float64).expand(7, -1, -1)
+    means = torch.zeros_like(noise)
+    raw = regression.predictive_entropy(means, noise) - regression.expected_entropy(noise)
+    assert (raw < 0).any()
+    assert (regression.mutual_information(means, noise) >= 0).all()
+
+
 @given(
     arrays.arrays(np.float64, (2, 4, 1, 2), elements=st.floats(-20, 20)),
 )
