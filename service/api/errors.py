@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from service import errors
-from service.api.scope import request_id, service_of
+from service.api.scope import REQUEST_ID_HEADER, request_id, service_of
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,13 @@ def problem(request: Request, status: int, title: str, detail: str, **members: A
         **{key: value for key, value in members.items() if value is not None},
         "request_id": request_id(request),
     }
-    return Response(orjson.dumps(body, default=str), status, media_type="application/problem+json")
+    return Response(
+        orjson.dumps(body, default=str),
+        status,
+        # A bug's answer is made outside the middleware that sets this header on all others.
+        headers={REQUEST_ID_HEADER: body["request_id"]},
+        media_type="application/problem+json",
+    )
 
 
 def _lookup(table: dict[type[errors.CandorError], Any], error: errors.CandorError) -> Any:

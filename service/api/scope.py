@@ -18,7 +18,7 @@ from service.scheduling.runner import Runner
 from service.settings import Settings
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-_HEADER = "X-Request-ID"
+REQUEST_ID_HEADER = "X-Request-ID"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class RequestScope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(_HEADER, "")
+        given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         number = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         state = scope.setdefault("state", {})
         state["request_id"] = number
@@ -69,7 +69,7 @@ class RequestScope:
             if message["type"] == "http.response.start":
                 code = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers[_HEADER] = number
+                headers[REQUEST_ID_HEADER] = number
                 if self._service.runner.draining:
                     headers["Connection"] = "close"
             await send(message)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
@@ -20,6 +21,9 @@ _TO_PYTHON = (
 )
 """Operations through which a number leaves the tensors: `if x.sum() > 0`, `int(x.max())`."""
 
+_PAST_THE_DISPATCHER = (Tensor.tolist, Tensor.numpy, Tensor.__array__)
+"""Methods that read memory without an operation."""
+
 
 class _Descendants(TorchDispatchMode):
     def __init__(self, inputs: Tensor) -> None:
@@ -27,6 +31,10 @@ class _Descendants(TorchDispatchMode):
         self._descendants = WeakIdKeyDictionary()
         self._descendants[inputs] = True
         self.seen = False
+
+    def look(self, tensor: Tensor) -> None:
+        """Note that a tensor's values were read."""
+        self.seen |= tensor in self._descendants
 
     def __torch_dispatch__(
         self,
@@ -46,11 +54,29 @@ class _Descendants(TorchDispatchMode):
         return result
 
 
+class _Reads(TorchFunctionMode):
+    def __init__(self, descendants: _Descendants) -> None:
+        super().__init__()
+        self._descendants = descendants
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func in _PAST_THE_DISPATCHER:
+            self._descendants.look(args[0])
+        return func(*args, **(kwargs or {}))
+
+
 def looks_at_values(function: Callable[[Tensor], object], inputs: Tensor) -> bool:
     """Whether `function(inputs)` turns anything computed from `inputs` into a Python number.
 
     What it then does may differ from row to row, so such a network is run a row at a time.
     """
-    with _Descendants(inputs) as mode:
+    descendants = _Descendants(inputs)
+    with descendants, _Reads(descendants):
         function(inputs)
-    return bool(mode.seen)
+    return descendants.seen

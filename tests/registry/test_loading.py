@@ -1,0 +1,146 @@
+"""A folder becomes a verified model, or a sentence that says why not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from service.errors import ModelBroken
+from service.registry.loading import LoadedModel, load_version
+from service.registry.manifest import read_manifest
+from service.types import ModelRef
+from tests.repositories import write_model
+
+DROPOUT = "nn.Dropout(0.5)"
+SIZED = """
+from torch import nn
+
+from .sizes import HIDDEN
+
+def build():
+    return nn.Sequential(nn.Linear(4, HIDDEN), nn.Dropout(0.5), nn.Linear(HIDDEN, 3))
+"""
+
+
+def load(folder: Path, version: int = 1) -> LoadedModel:
+    return load_version(
+        folder.parent,
+        folder,
+        ModelRef(folder.name, version),
+        read_manifest(folder),
+        torch.device("cpu"),
+        memory_bytes=2**24,
+    )
+
+
+def network(layers: str) -> str:
+    return f"from torch import nn\n\ndef build():\n    return nn.Sequential({layers})\n"
+
+
+def test_what_is_known_of_a_loaded_model(tmp_path: Path) -> None:
+    model = load(write_model(tmp_path, "mine"))
+    assert model.parameters == 4 * 32 + 32 + 32 * 3 + 3
+    assert model.precision == "float32"
+    assert [site.path for site in model.sampler.dropping.sites] == ["2"]
+
+
+def test_a_network_may_have_files_beside_it_and_models_do_not_see_each_others(
+    tmp_path: Path,
+) -> None:
+    code = SIZED
+    for name, hidden in (("a", 5), ("b", 7)):
+        folder = write_model(
+            tmp_path, name, network(f"nn.Linear(4, {hidden}), {DROPOUT}, nn.Linear({hidden}, 3)")
+        )
+        (folder / "network.py").write_text(code)
+        (folder / "sizes.py").write_text(f"HIDDEN = {hidden}\n")
+    sizes = [load(tmp_path / name).parameters for name in ("a", "b", "a")]
+    assert sizes == [5 * 5 + 5 * 3 + 3, 7 * 5 + 7 * 3 + 3, 5 * 5 + 5 * 3 + 3]
+
+
+def test_tied_weights_are_read(tmp_path: Path) -> None:
+    code = """
+from torch import nn
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer, self.drop = nn.Linear(4, 4), nn.Linear(4, 4), nn.Dropout(0.5)
+        self.outer.weight = self.inner.weight
+
+    def forward(self, x):
+        return self.outer(self.drop(self.inner(x)))
+
+def build():
+    return Tied()
+"""
+    assert load(write_model(tmp_path, "tied", code)).parameters == 16 + 4 + 4
+
+
+@pytest.mark.parametrize(
+    ("layers", "task", "said"),
+    [
+        (f"{DROPOUT}, nn.Linear(4, 1)", "classification", 'set task = "binary"'),
+        (f"{DROPOUT}, nn.Linear(4, 2)", "binary", 'set task = "classification"'),
+        (f"{DROPOUT}, nn.Linear(4, 3)", "heteroscedastic_regression", "an even number"),
+        (f"{DROPOUT}, nn.Unflatten(1, (2, 2))", "regression", "one vector a row"),
+        (f"{DROPOUT}, nn.Flatten(0)", "regression", "for 3 rows the network returned"),
+    ],
+)
+def test_outputs_that_do_not_fit_the_task(
+    tmp_path: Path, layers: str, task: str, said: str
+) -> None:
+    with pytest.raises(ModelBroken) as caught:
+        load(write_model(tmp_path, "mine", network(layers), task=task))
+    assert said in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("forward", "said"),
+    [
+        ("return self.drop(self.line(x)) + torch.rand(1)", "two passes in eval mode differ"),
+        ("return {'logits': self.drop(self.line(x))}", "the network returns dict"),
+        ("return self.drop(self.line(x)) * float('nan')", "nothing but NaN"),
+        ("return self.drop(self.line(x)).to(torch.complex64)", "real floating type"),
+        ("raise ValueError('not today')", "ValueError: not today (network.py, line 11)"),
+        ("return self.line(self.drop(x)) + torch.randperm(3) * self.training", "aten.randperm"),
+    ],
+)
+def test_forwards_that_cannot_be_served(tmp_path: Path, forward: str, said: str) -> None:
+    code = f"""import torch
+from torch import nn
+
+
+class Odd(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.line, self.drop = nn.Linear(4, 3), nn.Dropout(0.5)
+
+    def forward(self, x):
+        {forward}
+
+
+def build():
+    return Odd()
+"""
+    with pytest.raises(ModelBroken) as caught:
+        load(write_model(tmp_path, "odd", code))
+    assert said in caught.value.message
+
+
+def test_a_build_that_returns_something_else(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, "mine")
+    (folder / "network.py").write_text("def build():\n    return 3\n")
+    with pytest.raises(ModelBroken, match=r"returned int; expected an nn\.Module"):
+        load(folder)
+    (folder / "network.py").write_text("def build(:\n")
+    with pytest.raises(ModelBroken, match="cannot be imported: SyntaxError"):
+        load(folder)
+
+
+def test_versions_have_their_own_weights(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, "mine")
+    with pytest.raises(ModelBroken, match=r"2/weights\.safetensors is missing; save"):
+        load(folder, version=2)

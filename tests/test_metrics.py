@@ -1,0 +1,24 @@
+"""Histograms of uncertainty take whole batches and count every finite value once."""
+
+from __future__ import annotations
+
+import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.metrics import Metrics
+
+
+def test_a_batch_of_values_is_counted_into_cumulative_buckets() -> None:
+    metrics = Metrics()
+    metrics.uncertainty.observe("m", "variance", np.array([0.05, 0.1, 0.15, 9.0, -np.inf, np.nan]))
+    metrics.uncertainty.observe("m", "variance", np.array([0.05]))
+    families = text_string_to_metric_families(metrics.render().decode())
+    [family] = [f for f in families if f.name == "candor_uncertainty"]
+    buckets = {s.labels["le"]: s.value for s in family.samples if s.name.endswith("_bucket")}
+    assert buckets["0.03"] == 0
+    assert buckets["0.1"] == 3  # a bound belongs to its bucket
+    assert buckets["0.2"] == 4
+    assert buckets["5.0"] == 4
+    assert buckets["+Inf"] == 5
+    [total] = [s.value for s in family.samples if s.name.endswith("_sum")]
+    assert np.isclose(total, 0.05 + 0.1 + 0.15 + 9.0 + 0.05)

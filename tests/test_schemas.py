@@ -1,0 +1,30 @@
+"""The documented fields are those that the engine makes."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from service import client, schemas
+from service.api.answers import UNCALIBRATED
+from service.api.predict import DEFAULT_FIELDS
+from service.inference.prediction import EVALUATION_FIELDS, FIELDS
+from service.types import Masks
+
+HEAD = {"model", "version", "task"}
+
+
+def test_fields_are_the_same_everywhere() -> None:
+    fields = {*FIELDS, *UNCALIBRATED}
+    assert set(get_args(schemas.FieldName)) == fields
+    answer = HEAD | {"passes", "seed"} | fields
+    assert set(schemas.PredictAnswer.model_fields) == answer
+    assert set(client.Prediction.__dataclass_fields__) == answer
+    evaluation = HEAD | set(EVALUATION_FIELDS)
+    assert set(schemas.EvalAnswer.model_fields) == evaluation
+    assert set(client.Evaluation.__dataclass_fields__) == evaluation
+    assert set(DEFAULT_FIELDS) == fields - {"samples", "quantiles"}
+
+
+def test_masks_are_the_same_everywhere() -> None:
+    masks = schemas.PredictRequest.model_json_schema()["properties"]["masks"]
+    assert masks["anyOf"][0]["enum"] == list(Masks)
