@@ -29,6 +29,7 @@ from service.api.server import serve as run_server
 from service.client import Client
 from service.errors import CandorError, InvalidInput, ModelBroken
 from service.inference.devices import pick_device
+from service.registry.export import export_archive
 from service.registry.loading import LoadedModel
 from service.registry.registry import Registry
 from service.scheduling.batch import merge
@@ -267,6 +268,24 @@ def evaluate(
         _write(contents(loaded, fields, {}, arrays=out_file is not None), out_file)
 
 
+@app.command(
+    epilog="[bold]Example:[/bold] candor export models/digits --out digits.pt2",
+)
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A model's folder.")],
+    out_file: Annotated[
+        Path, typer.Option("--out", metavar="FILE.pt2", help="Where to write the archive.")
+    ],
+    version: VersionOption = None,
+) -> None:
+    """Make a .pt2 archive of a model: graph and weights in one file, served without its code."""
+    with _plainly():
+        _log("error")
+        with err.status("exporting"):
+            sites = export_archive(folder, version, out_file)
+        err.print(f"wrote {out_file} with {sites} dropout sites; put it in a version's folder")
+
+
 def main() -> None:
     """Entry point of the command."""
     app()
@@ -377,9 +396,12 @@ def _print_models(models: Sequence[ModelInfo], *, sites: bool) -> None:
 def _print_sites(model: ModelInfo) -> None:
     for version in model.versions:
         if version.sites:
-            table = Table("site", "kind", "rate", "changes the output", box=None)
+            table = Table("site", "kind", "rate", "mask", "changes the output", box=None)
             for site in version.sites:
                 rate = "-" if site.rate is None else f"{site.rate:g}"
-                table.add_row(site.path, site.kind, rate, "no" if site.inert else "yes")
+                shape = "x".join("rows" if size == -1 else str(size) for size in site.mask)
+                table.add_row(site.path, site.kind, rate, shape, "no" if site.inert else "yes")
             out.print()
             out.print(table)
+        for warning in version.warnings:
+            out.print(f"warning: {escape(warning)}", soft_wrap=True)

@@ -127,6 +127,7 @@ class SiteInfo(BaseModel):
     kind: str
     rate: float | None
     inert: bool
+    mask: list[int] = Field(description="shape of what it draws; -1 where its rows are")
 
 
 class StrategyInfo(BaseModel):
@@ -143,6 +144,7 @@ class VersionInfo(BaseModel):
     state: Literal["loading", "ready", "failed", "unloaded"]
     reason: str | None = None
     sites: list[SiteInfo] = []
+    warnings: list[str] = []
     strategy: StrategyInfo | None = None
     calibration: dict[str, Any] | None = None
     device: str | None = None

@@ -74,9 +74,11 @@ class Site:
         kind: the operation, as PyTorch names it (`dropout`, `feature_dropout`, `lstm`, …).
         rate: the probability of dropping; None where the operation has no one rate.
         inert: whether it was seen never to change the output.
+        mask: shape of what it draws, −1 where its rows are.
     """
 
     path: str
     kind: str
     rate: float | None
     inert: bool
+    mask: tuple[int, ...]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from service.errors import NoStochasticSite
 from service.inference.masks import Streams
 from service.inference.memory import peak_bytes
 from service.inference.sites import Dropping, inspect, output_tensor, switched
@@ -150,6 +151,7 @@ def build_sampler(
     device: torch.device,
     memory_bytes: int,
     stochastic: Sequence[str] = (),
+    deterministic: bool = False,
 ) -> Sampler:
     """Find what drops out in a network, verify it and choose how to sample it.
 
@@ -159,10 +161,16 @@ def build_sampler(
         device: where the network is.
         memory_bytes: budget of one chunk.
         stochastic: names of further module classes that drop.
+        deterministic: take a network in which nothing drops; all its passes are the same.
 
     Raises:
         NoStochasticSite: nothing drops.
         ModelBroken: the network cannot be run, or answers in a way that cannot be served.
     """
-    dropping = inspect(network, example, stochastic)
+    try:
+        dropping = inspect(network, example, stochastic)
+    except NoStochasticSite:
+        if not deterministic:
+            raise
+        dropping = Dropping((), (), (), "nothing drops, as model.toml says")
     return Sampler(network, dropping, choose(network, dropping, example), device, memory_bytes)

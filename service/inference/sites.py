@@ -20,6 +20,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from service.errors import ModelBroken, NoStochasticSite
 from service.inference.control_flow import looks_at_values
 from service.inference.draws import Draw, DrawSource
+from service.inference.graph import GraphNetwork
 from service.inference.masks import Streams
 from service.inference.mode import SamplingMode
 from service.types import Site
@@ -156,7 +157,11 @@ def sightings(
         SamplingMode(watcher),
     ):
         network(inputs)
-    return watcher.sightings
+    found = watcher.sightings
+    if isinstance(network, GraphNetwork) and len(network.site_paths) == len(found):
+        paths = zip(found, network.site_paths, strict=True)
+        return [replace(sighting, path=path or ROOT) for sighting, path in paths]
+    return found
 
 
 def find_droppers(
@@ -169,6 +174,8 @@ def find_droppers(
         inputs: [B, D...], a batch it accepts.
         also: names of further module classes that drop (`stochastic` in model.toml).
     """
+    if isinstance(network, GraphNetwork):
+        return (network,)
     modules = {path or ROOT: module for path, module in network.named_modules()}
     named = [m for m in modules.values() if type(m).__name__ in also]
     known = [m for m in modules.values() if isinstance(m, _KNOWN)]
@@ -220,7 +227,7 @@ def inspect(
     """
     inputs = example(2)
     modules = find_droppers(network, inputs, also)
-    seen = sightings(network, modules, inputs)
+    seen = sightings(network, modules, example(1))
     if not seen:
         raise NoStochasticSite(
             "no dropout was found. Looked for: nn.Dropout and its kin, nn.MultiheadAttention, "
@@ -229,17 +236,14 @@ def inspect(
             "the network's forward. If a module drops only under a condition of its own, name its "
             "class under `stochastic` in model.toml"
         )
-    sites = _probe(network, modules, inputs, seen)
+    batch_dims, reason = _batch_dims(network, modules, example, seen)
+    sites = _probe(network, modules, inputs, seen, batch_dims)
     if all(site.inert for site in sites):
         listed = ", ".join(f"{s.path} ({s.kind}, rate {s.rate})" for s in sites)
         raise NoStochasticSite(
             f"it has dropout, but none of it changes the output: {listed}. A rate of 0 drops "
             "nothing; nn.LSTM/GRU/RNN drop only between stacked layers (num_layers ≥ 2)"
         )
-    if _looks_at_values(network, modules, inputs):
-        reason = "its forward looks at values of its input, and may do something else for each row"
-        return Dropping(sites, modules, None, reason)
-    batch_dims, reason = _batch_dims(seen, sightings(network, modules, example(3)))
     return Dropping(sites, modules, batch_dims, reason)
 
 
@@ -253,7 +257,11 @@ def _looks_at_values(network: nn.Module, modules: Sequence[nn.Module], inputs: T
 
 
 def _probe(
-    network: nn.Module, modules: Sequence[nn.Module], inputs: Tensor, seen: Sequence[Sighting]
+    network: nn.Module,
+    modules: Sequence[nn.Module],
+    inputs: Tensor,
+    seen: Sequence[Sighting],
+    batch_dims: Sequence[int | None] | None,
 ) -> tuple[Site, ...]:
     def run(passes: int, only: Collection[int]) -> Tensor:
         source = DrawSource(
@@ -274,16 +282,26 @@ def _probe(
         path = sighting.path
         if counts[path] > 1:
             path = f"{path}:{numbers[path]}"
-        sites.append(Site(path, sighting.kind, sighting.rate, inert=not varies))
+        mask = list(sighting.shape)
+        if batch_dims is not None and (batch_dim := batch_dims[index]) is not None:
+            mask[batch_dim] = -1
+        sites.append(Site(path, sighting.kind, sighting.rate, not varies, tuple(mask)))
     return tuple(sites)
 
 
 def _batch_dims(
-    of_2: Sequence[Sighting], of_3: Sequence[Sighting]
+    network: nn.Module,
+    modules: Sequence[nn.Module],
+    example: Callable[[int], Tensor],
+    of_1: Sequence[Sighting],
 ) -> tuple[tuple[int | None, ...] | None, str]:
     """Where the rows are in each site's noise, told from batches of 2 and of 3 rows."""
-    if [replace(s, shape=()) for s in of_2] != [replace(s, shape=()) for s in of_3]:
-        return None, "its dropout sites change with the batch"
+    if _looks_at_values(network, modules, example(2)):
+        return None, "it looks at values of its input, and may do something else for each row"
+    of_2, of_3 = (sightings(network, modules, example(rows)) for rows in (2, 3))
+    alike = [[replace(s, shape=()) for s in found] for found in (of_1, of_2, of_3)]
+    if alike[0] != alike[1] or alike[1] != alike[2]:
+        return None, "its dropout sites change with the number of rows"
     found: list[int | None] = []
     for small, large in zip(of_2, of_3, strict=True):
         pairs = list(zip(small.shape, large.shape, strict=False))
@@ -293,6 +311,21 @@ def _batch_dims(
             return None, f"the noise of {small.path} has a shape that does not follow the batch"
         found.append(moved[0] if moved else None)
     return tuple(found), ""
+
+
+def warnings(sites: Sequence[Site]) -> list[str]:
+    """A sentence for each site that never changes the output."""
+    found = []
+    for site in sites:
+        if site.inert:
+            if site.rate == 0.0:
+                cause = "its rate is 0"
+            elif site.kind in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
+                cause = "recurrent layers drop only between stacked layers, num_layers ≥ 2"
+            else:
+                cause = f"not in {_PROBE_PASSES} passes at rate {_PROBE_RATE}; is it a dead branch?"
+            found.append(f"{site.path} ({site.kind}) never changes the output: {cause}")
+    return found
 
 
 def output_tensor(output: object) -> Tensor:

@@ -21,7 +21,9 @@ from service.errors import CandorError, ModelBroken
 from service.inference import prediction
 from service.inference.prediction import Fields
 from service.inference.sampler import Sampler, build_sampler
-from service.inference.sites import output_tensor
+from service.inference.sites import output_tensor, warnings
+from service.registry.archive import FILE as ARCHIVE
+from service.registry.archive import load_archive
 from service.registry.manifest import InputSpec, Manifest
 from service.registry.repository import WEIGHTS, inside, refuse_links_out
 from service.types import ModelRef, SamplePlan
@@ -87,10 +89,14 @@ def load_version(
         ModelBroken: with a sentence that says what is wrong and what to do.
     """
     refuse_links_out(root, folder)
-    network = _build(root, folder, manifest)
-    _read_weights(network, folder / str(ref.version) / WEIGHTS)
+    archive = folder / str(ref.version) / ARCHIVE
+    if archive.is_file():
+        network = load_archive(archive)
+    else:
+        network = build_network(folder, manifest)
+        read_weights(network, folder / str(ref.version) / WEIGHTS)
     network.to(device).eval().requires_grad_(False)
-    example = _example_of(manifest.input, device)
+    example = example_of(manifest.input, device)
     try:
         _verify_deterministic(network, manifest, example)
         sampler = build_sampler(
@@ -99,6 +105,7 @@ def load_version(
             device=device,
             memory_bytes=memory_bytes,
             stochastic=manifest.stochastic,
+            deterministic=manifest.deterministic,
         )
         plan = SamplePlan(passes=2, seed=manifest.seed, masks=manifest.masks)
         prediction.predict(sampler, manifest.task, example(2), plan, prediction.FIELDS)
@@ -111,6 +118,8 @@ def load_version(
             f": {_in_words(error, folder)}"
         ) from error
     log.info("verified %s: %s", ref, sampler.strategy.reason)
+    for warning in warnings(sampler.dropping.sites):
+        log.warning("%s: %s", ref, warning)
     return LoadedModel(
         ref,
         manifest,
@@ -120,7 +129,12 @@ def load_version(
     )
 
 
-def _build(root: Path, folder: Path, manifest: Manifest) -> nn.Module:
+def build_network(folder: Path, manifest: Manifest) -> nn.Module:
+    """What the folder's `network.py` builds, without weights.
+
+    Raises:
+        ModelBroken: it is missing, or does not build a module.
+    """
     file_name, function_name = manifest.network.split(":")
     path = inside(folder, folder / file_name)
     if not path.is_file():
@@ -163,11 +177,16 @@ def _import(folder: Path, path: Path) -> ModuleType:
     return module
 
 
-def _read_weights(network: nn.Module, path: Path) -> None:
+def read_weights(network: nn.Module, path: Path) -> None:
+    """Fill `network` from a safetensors file.
+
+    Raises:
+        ModelBroken: it is missing, or does not fit.
+    """
     if not path.is_file():
         raise ModelBroken(
             f"{path} is missing; save the trained network with "
-            "safetensors.torch.save_model(network, path)"
+            f"safetensors.torch.save_model(network, path), or put a {ARCHIVE} there"
         )
     try:
         missing, unexpected = safetensors.torch.load_model(network, path, strict=False)
@@ -187,7 +206,8 @@ def _some(names: Collection[str]) -> str:
     return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown or "none"
 
 
-def _example_of(spec: InputSpec, device: torch.device) -> Callable[[int], Tensor]:
+def example_of(spec: InputSpec, device: torch.device) -> Callable[[int], Tensor]:
+    """Makes inputs [B, D...] of the declared shape and type for a B, always the same."""
     dtype: torch.dtype = getattr(torch, spec.dtype)
     row = [VARIABLE_DIMENSION if size == -1 else size for size in spec.shape]
 

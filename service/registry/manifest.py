@@ -59,6 +59,7 @@ class Manifest(BaseModel):
     seed: int = Field(0, ge=-SEED_RANGE, lt=SEED_RANGE)
     masks: Masks = Field(Masks.SHARED, strict=False)
     stochastic: tuple[str, ...] = Field((), strict=False)
+    deterministic: bool = False
     description: str = ""
 
     def plan_for(

@@ -1,0 +1,89 @@
+"""Makes a .pt2 archive of a model folder, and proves that it says the same."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from service.errors import ModelBroken
+from service.inference.sites import find_droppers, sightings, switched
+from service.registry import repository
+from service.registry.archive import FILE, load_archive
+from service.registry.loading import build_network, example_of, read_weights
+from service.registry.manifest import InputSpec, read_manifest
+
+_TOLERANCE = 1e-5
+"""Of the deterministic pass, relative to the largest output: fused kernels round otherwise."""
+
+
+def export_archive(folder: Path, version: int | None, out: Path) -> int:
+    """Write the network and weights of a model folder as one archive with a dynamic batch.
+
+    It is exported with what drops out in train mode, so that every site is in its graph.
+
+    Args:
+        folder: of the model.
+        version: whose weights; None for the highest.
+        out: the file to write.
+
+    Returns:
+        How many dropout sites the archive has.
+
+    Raises:
+        ModelBroken: the folder cannot be read, the network cannot be exported, or its archive would
+            not say the same.
+    """
+    manifest = read_manifest(folder)
+    number = max(repository.versions(folder)) if version is None else version
+    network = build_network(folder, manifest)
+    read_weights(network, folder / str(number) / repository.WEIGHTS)
+    network.eval().requires_grad_(False)
+    example = example_of(manifest.input, torch.device("cpu"))
+    inputs = example(2)
+    droppers = find_droppers(network, inputs, manifest.stochastic)
+    expected_sites = len(sightings(network, droppers, inputs))
+    with switched(network, droppers, keep_buffers=True):
+        program = _export(network, inputs, manifest.input)
+    torch.export.save(program, out)
+    try:
+        archived = load_archive(out).eval()
+        _compare(network, archived, example(3))
+        sites = len(sightings(archived, [archived], inputs))
+        if sites != expected_sites:
+            raise ModelBroken(
+                f"the archive has {sites} dropout sites, and the network {expected_sites}"
+            )
+    except Exception:
+        out.unlink()
+        raise
+    return sites
+
+
+def _export(network: nn.Module, inputs: Tensor, spec: InputSpec) -> torch.export.ExportedProgram:
+    dynamic: dict[int, object] = {0: torch.export.Dim.DYNAMIC}
+    dynamic |= {i + 1: torch.export.Dim.DYNAMIC for i, size in enumerate(spec.shape) if size == -1}
+    try:
+        # The exporter warns of what the comparison afterwards would show.
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            logging.getLogger("torch.export").setLevel(logging.ERROR)
+            return torch.export.export(network, (inputs,), dynamic_shapes=(dynamic,), strict=False)
+    except Exception as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise ModelBroken(
+            f"torch.export cannot follow this network ({type(error).__name__}: {first}); serve it "
+            f"as it is, with network.py and {repository.WEIGHTS}, {FILE} is not needed"
+        ) from error
+
+
+def _compare(network: nn.Module, archived: nn.Module, inputs: Tensor) -> None:
+    with torch.inference_mode():
+        expected, got = network(inputs), archived(inputs)
+    limit = _TOLERANCE * float(expected.abs().max())
+    if not torch.allclose(expected, got, rtol=0.0, atol=limit):
+        error = (expected - got).abs().max()
+        raise ModelBroken(f"the archive answers otherwise than the network, by {error:.2g}")
