@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -97,6 +98,82 @@ class Recurrent(nn.Module):
         hidden = self.rnn(x)[0]
         last = hidden[:, -1] if self.rnn.batch_first else hidden[-1]
         output: Tensor = self.head(last)
+        return output
+
+
+class RecurrentDropout(nn.Module):
+    """Recurrent dropout (Gal & Ghahramani 2016b): one mask on the state, at every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head = nn.GRUCell(6, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = x.new_zeros(x.shape[0], 16)
+        mask = F.dropout(torch.ones_like(state), 0.3, self.training)
+        for step in x.unbind(1):
+            state = self.cell(step, state * mask)
+        output: Tensor = self.head(state)
+        return output
+
+
+class ConcreteDropout(nn.Module):
+    """Gal, Hron & Kendall 2017: a relaxed mask from uniform noise, its rate a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 16), nn.Linear(16, 3)
+        self.rate_logit = nn.Parameter(torch.tensor(-1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.relu(self.first(x))
+        if self.training:
+            rate, noise = self.rate_logit.sigmoid(), torch.rand_like(hidden)
+            noise = noise.clamp(1e-6, 1 - 1e-6)
+            logit = rate.logit() + noise.logit()
+            hidden = hidden * (1 - (logit / 0.1).sigmoid()) / (1 - rate)
+        output: Tensor = self.second(hidden)
+        return output
+
+
+class EmbeddingDropout(nn.Module):
+    """Drops whole rows of the embedding (Merity et al. 2018): a word is gone everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(8, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.embedding.weight
+        if self.training:
+            weight = weight * F.dropout(weight.new_ones(len(weight), 1), 0.3)
+        words = (x * 3).abs().long() % 8
+        output: Tensor = self.head(F.embedding(words, weight).mean(1))
+        return output
+
+
+class HuggingFace(nn.Module):
+    """A BERT built from a configuration, on embeddings of its own."""
+
+    def __init__(self, attention: str) -> None:
+        super().__init__()
+        from transformers import BertConfig, BertModel
+
+        options: dict[str, Any] = {"attn_implementation": attention}
+        configuration = BertConfig(
+            vocab_size=8,
+            hidden_size=8,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=16,
+            hidden_dropout_prob=0.1,
+            attention_probs_dropout_prob=0.2,
+            **options,
+        )
+        self.bert, self.head = BertModel(configuration), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.head(self.bert(inputs_embeds=x).last_hidden_state[:, 0])
         return output
 
 
@@ -238,6 +315,11 @@ NETWORKS: dict[str, tuple[Build, tuple[int, ...]]] = {
     "lstm_3_bidirectional": (lambda: Recurrent(layers=3, bidirectional=True), (5, 6)),
     "gru_time_first": (lambda: Recurrent(nn.GRU, batch_first=False), (5, 6)),
     "rnn": (lambda: Recurrent(nn.RNN), (5, 6)),
+    "recurrent": (RecurrentDropout, (5, 6)),
+    "concrete": (ConcreteDropout, (6,)),
+    "embedding": (EmbeddingDropout, (5,)),
+    "hugging_face_sdpa": (lambda: HuggingFace("sdpa"), (5, 8)),
+    "hugging_face_eager": (lambda: HuggingFace("eager"), (5, 8)),
     "lstm_packed": (PackedRecurrent, (5, 6)),
     "encoder": (Encoder, (5, 8)),
     "encoder_time_first": (lambda: Encoder(batch_first=False), (5, 8)),

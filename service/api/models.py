@@ -6,7 +6,6 @@ from fastapi import APIRouter, Request
 
 from service.api.documentation import problems
 from service.api.scope import served_by, service_of
-from service.inference.sites import warnings
 from service.registry.registry import Model, Version
 from service.schemas import (
     InputInfo,
@@ -78,7 +77,7 @@ def describe_version(version: Version) -> VersionInfo:
             SiteInfo(path=s.path, kind=s.kind, rate=s.rate, inert=s.inert, mask=list(s.mask))
             for s in sampler.dropping.sites
         ],
-        warnings=warnings(sampler.dropping.sites),
+        warnings=list(loaded.warnings),
         strategy=StrategyInfo(name=sampler.strategy.name, reason=sampler.strategy.reason),
         device=str(sampler.device),
         precision=loaded.precision,

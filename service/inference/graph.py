@@ -54,6 +54,7 @@ class GraphNetwork(nn.Module):
         super().__init__()
         self._fixed_rows = fixed_rows
         self.site_paths = _site_paths(graph.graph)
+        self.warnings = _lost_attention(graph.graph)
         self._on = _rewritten(graph, dropping=True)
         self._off = _rewritten(graph, dropping=False)
 
@@ -116,6 +117,24 @@ def _counts_batches(node: fx.Node) -> bool:
         node.target is aten.add_.Tensor
         and isinstance(first, fx.Node)
         and str(first.target).endswith("num_batches_tracked")
+    )
+
+
+def _lost_attention(graph: fx.Graph) -> tuple[str, ...]:
+    """A warning for each attention module that left its dropout behind in an eval-mode export."""
+    switches = [n.args[i] for n in graph.nodes if (i := _TRAIN_ARGUMENT.get(n.target)) is not None]
+    if any(switches):
+        return ()
+    attention = {
+        path: None
+        for node in graph.nodes
+        for path, kind in node.meta.get("nn_module_stack", {}).values()
+        if str(kind).endswith("MultiheadAttention")
+    }
+    return tuple(
+        f"{path} (attention) has lost its own dropout, if it had any: the archive was exported in "
+        "eval mode. Export it in train mode, or with candor export"
+        for path in attention
     )
 
 

@@ -60,12 +60,14 @@ class Dropping:
         batch_dims: for each site the dimension of its noise that holds the rows, None where it has
             none; None in place of the whole where that could not be told.
         reason: why it could not be told.
+        warnings: what its maker should look at.
     """
 
     sites: tuple[Site, ...]
     modules: tuple[nn.Module, ...]
     batch_dims: tuple[int | None, ...] | None
     reason: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -166,26 +168,37 @@ def sightings(
 
 def find_droppers(
     network: nn.Module, inputs: Tensor, also: Collection[str] = ()
-) -> tuple[nn.Module, ...]:
+) -> tuple[tuple[nn.Module, ...], str]:
     """The modules that must be in train mode for everything to drop that can drop.
 
     Args:
         network: any module.
         inputs: [B, D...], a batch it accepts.
         also: names of further module classes that drop (`stochastic` in model.toml).
+
+    Returns:
+        The modules, and a warning where they are known ones only.
+
+    Raises:
+        ModelBroken: something draws random numbers in a way that cannot be reproduced.
     """
     if isinstance(network, GraphNetwork):
-        return (network,)
+        return (network,), ""
     modules = {path or ROOT: module for path, module in network.named_modules()}
     named = [m for m in modules.values() if type(m).__name__ in also]
     known = [m for m in modules.values() if isinstance(m, _KNOWN)]
     everything = [m for m in modules.values() if not isinstance(m, _NormBase)]
     try:
         wanted = sightings(network, everything, inputs, keep_buffers=True)
-    except Exception:
+    except ModelBroken:
+        raise
+    except Exception as error:
         # Some networks do something else in train mode (ask for targets, say). What PyTorch's own
         # modules need is known all the same.
-        return tuple(dict.fromkeys((*known, *named)))
+        return tuple(dict.fromkeys((*known, *named))), (
+            f"the network does not run in train mode ({type(error).__name__}: {error}), so dropout "
+            "was looked for only in PyTorch's own modules and in classes named under `stochastic`"
+        )
     # A module around them may bypass them in eval mode, as nn.TransformerEncoderLayer does in its
     # fused path. Hooks keep it from doing so, so whether anything is missing shows without them.
     paths = {s.path for s in wanted}
@@ -196,7 +209,7 @@ def find_droppers(
         got = sightings(network, on, inputs, keep_buffers=True, follow=False)
         wider = paths | _around(paths, levels=1)
         if len(got) == len(wanted) or wider == paths:
-            return tuple(on)
+            return tuple(on), ""
         paths = wider
 
 
@@ -226,7 +239,7 @@ def inspect(
         NoStochasticSite: nothing drops, or nothing that drops changes the output.
     """
     inputs = example(2)
-    modules = find_droppers(network, inputs, also)
+    modules, warning = find_droppers(network, inputs, also)
     seen = sightings(network, modules, example(1))
     if not seen:
         raise NoStochasticSite(
@@ -234,7 +247,8 @@ def inspect(
             "nn.Transformer layers, nn.LSTM/GRU/RNN with dropout between layers, F.dropout, "
             "scaled_dot_product_attention with dropout_p, torch.bernoulli and torch.rand in "
             "the network's forward. If a module drops only under a condition of its own, name its "
-            "class under `stochastic` in model.toml"
+            "class under `stochastic` in model.toml; if it is meant to have none, write "
+            "deterministic = true there"
         )
     batch_dims, reason = _batch_dims(network, modules, example, seen)
     sites = _probe(network, modules, inputs, seen, batch_dims)
@@ -244,7 +258,8 @@ def inspect(
             f"it has dropout, but none of it changes the output: {listed}. A rate of 0 drops "
             "nothing; nn.LSTM/GRU/RNN drop only between stacked layers (num_layers ≥ 2)"
         )
-    return Dropping(sites, modules, batch_dims, reason)
+    warned = [*_warnings(sites), *([warning] if warning else [])]
+    return Dropping(sites, modules, batch_dims, reason, tuple(warned))
 
 
 def _looks_at_values(network: nn.Module, modules: Sequence[nn.Module], inputs: Tensor) -> bool:
@@ -313,7 +328,7 @@ def _batch_dims(
     return tuple(found), ""
 
 
-def warnings(sites: Sequence[Site]) -> list[str]:
+def _warnings(sites: Sequence[Site]) -> list[str]:
     """A sentence for each site that never changes the output."""
     found = []
     for site in sites:

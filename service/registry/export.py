@@ -44,7 +44,7 @@ def export_archive(folder: Path, version: int | None, out: Path) -> int:
     network.eval().requires_grad_(False)
     example = example_of(manifest.input, torch.device("cpu"))
     inputs = example(2)
-    droppers = find_droppers(network, inputs, manifest.stochastic)
+    droppers, _ = find_droppers(network, inputs, manifest.stochastic)
     expected_sites = len(sightings(network, droppers, inputs))
     with switched(network, droppers, keep_buffers=True):
         program = _export(network, inputs, manifest.input)

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from service.errors import CandorError, ModelBroken
 from service.inference import prediction
+from service.inference.graph import GraphNetwork
 from service.inference.prediction import Fields
 from service.inference.sampler import Sampler, build_sampler
-from service.inference.sites import output_tensor, warnings
+from service.inference.sites import output_tensor
 from service.registry.archive import FILE as ARCHIVE
 from service.registry.archive import load_archive
 from service.registry.manifest import InputSpec, Manifest
@@ -44,6 +45,7 @@ class LoadedModel:
         sampler: its network, ready to run.
         parameters: how many numbers were trained.
         precision: of its weights, as PyTorch names it.
+        warnings: what its maker should look at.
     """
 
     ref: ModelRef
@@ -51,6 +53,7 @@ class LoadedModel:
     sampler: Sampler
     parameters: int
     precision: str
+    warnings: tuple[str, ...] = ()
 
     def predict(
         self,
@@ -118,7 +121,9 @@ def load_version(
             f": {_in_words(error, folder)}"
         ) from error
     log.info("verified %s: %s", ref, sampler.strategy.reason)
-    for warning in warnings(sampler.dropping.sites):
+    lost = network.warnings if isinstance(network, GraphNetwork) else ()
+    warned = (*sampler.dropping.warnings, *lost)
+    for warning in warned:
         log.warning("%s: %s", ref, warning)
     return LoadedModel(
         ref,
@@ -126,6 +131,7 @@ def load_version(
         sampler,
         parameters=sum(p.numel() for p in network.parameters()),
         precision=_precision(network),
+        warnings=warned,
     )
 
 

@@ -40,6 +40,9 @@ def look(network: nn.Module, *shape: int, also: tuple[str, ...] = ()) -> Droppin
         ("gru_time_first", [("rnn", "gru", 0.4)]),
         ("rnn", [("rnn", "rnn_tanh", 0.4)]),
         ("lstm_packed", [("rnn", "lstm", 0.4)]),
+        ("recurrent", [("(root)", "dropout", 0.3)]),
+        ("concrete", [("(root)", "rand", None)]),
+        ("embedding", [("(root)", "dropout", 0.3)]),
         ("attention", [("attention", "attention", 0.3)]),
         ("attention_with_weights", [("attention", "dropout", 0.3)]),
     ],
@@ -57,6 +60,40 @@ def test_an_encoder_has_four_sites_a_layer(name: str) -> None:
     paths = [site.path for site in inspect(build(name), example(name)).sites]
     parts = ("self_attn", "dropout1", "dropout", "dropout2")
     assert paths == [f"encoder.layers.{layer}.{part}" for layer in (0, 1) for part in parts]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("hugging_face_sdpa", "attention"), ("hugging_face_eager", "dropout")]
+)
+def test_every_site_of_a_hugging_face_encoder_is_listed(name: str, kind: str) -> None:
+    sites = inspect(build(name), example(name)).sites
+    expected = [("bert.embeddings.dropout", "dropout", 0.1)]
+    for layer in ("bert.encoder.layer.0", "bert.encoder.layer.1"):
+        expected += [
+            (f"{layer}.attention.self", kind, 0.2),
+            (f"{layer}.attention.output.dropout", "dropout", 0.1),
+            (f"{layer}.output.dropout", "dropout", 0.1),
+        ]
+    assert [(site.path, site.kind, site.rate) for site in sites] == expected
+    assert not any(site.inert for site in sites)
+
+
+@pytest.mark.parametrize(
+    ("name", "mask"),
+    [
+        ("mlp", (-1, 6)),
+        ("spatial_2d", (-1, 4, 1, 1)),
+        ("lstm", (-1, 5, 16)),
+        ("gru_time_first", (5, -1, 16)),
+        ("attention", (-1, 2, 5, 5)),
+        ("attention_with_weights", (-1, 5, 5)),
+        ("drop_path", (-1, 1)),
+        ("locked", (-1, 1, 16)),
+        ("drop_connect", (32, 6)),
+    ],
+)
+def test_a_site_tells_the_shape_of_its_mask(name: str, mask: tuple[int, ...]) -> None:
+    assert inspect(build(name), example(name)).sites[0].mask == mask
 
 
 def test_an_encoder_decoder_has_ten() -> None:
@@ -155,8 +192,10 @@ class _AsksForTargets(nn.Module):
 
 
 def test_a_network_that_cannot_run_in_train_mode_still_drops_by_its_modules() -> None:
-    sites = look(_AsksForTargets(), 6).sites
-    assert [(site.path, site.inert) for site in sites] == [("drop", False)]
+    dropping = look(_AsksForTargets(), 6)
+    assert [(site.path, site.inert) for site in dropping.sites] == [("drop", False)]
+    [warning] = dropping.warnings
+    assert "targets are needed in training" in warning
 
 
 class _Conditional(nn.Module):

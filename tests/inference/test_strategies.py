@@ -13,7 +13,11 @@ from service.inference.strategies import Choice, Strategy, choose, run_passes
 from service.types import Masks, SamplePlan
 from tests.networks import NETWORKS, Branching, build, example
 
-PLAINER = {"drop_connect": Strategy.PASS_BY_PASS, "lstm_packed": Strategy.ROW_BY_ROW}
+PLAINER = {
+    "drop_connect": Strategy.PASS_BY_PASS,
+    "embedding": Strategy.PASS_BY_PASS,
+    "lstm_packed": Strategy.ROW_BY_ROW,
+}
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from service.errors import ModelBroken
+from service.inference.graph import GraphNetwork
 from service.inference.sampler import Sampler, build_sampler
 from service.inference.strategies import Strategy
 from service.registry.archive import load_archive
@@ -24,7 +25,7 @@ from service.types import Masks, SamplePlan
 from tests.networks import NETWORKS, build, example
 from tests.repositories import write_model
 
-OWN_NUMBERS = {"drop_path", "locked"}
+OWN_NUMBERS = {"concrete", "drop_path", "locked"}
 NOT_EXPORTABLE = {"lstm_packed"}
 PLAINLY = sorted(set(NETWORKS) - OWN_NUMBERS - NOT_EXPORTABLE)
 CPU = torch.device("cpu")
@@ -240,3 +241,17 @@ def test_the_exploit_would_have_worked(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     pickle.loads(pickle.dumps(_Exploit(mark))).close()
     assert mark.exists()
+
+
+def test_attention_that_lost_its_dropout_in_an_eval_mode_export_is_warned_of(
+    tmp_path: Path,
+) -> None:
+    network = build("encoder")
+    lost = load_archive(save(tmp_path / "a.pt2", network, example("encoder")(4), dynamic=True))
+    assert isinstance(lost, GraphNetwork)
+    paths = [f"encoder.layers.{layer}.self_attn" for layer in (0, 1)]
+    assert [warning.split(" ")[0] for warning in lost.warnings] == paths
+    network.train()
+    kept = load_archive(save(tmp_path / "b.pt2", network, example("encoder")(4), dynamic=True))
+    assert isinstance(kept, GraphNetwork)
+    assert kept.warnings == ()
