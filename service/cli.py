@@ -399,7 +399,7 @@ def _print_sites(model: ModelInfo) -> None:
             table = Table("site", "kind", "rate", "mask", "changes the output", box=None)
             for site in version.sites:
                 rate = "-" if site.rate is None else f"{site.rate:g}"
-                shape = "x".join("rows" if size == -1 else str(size) for size in site.mask)
+                shape = " x ".join("rows" if size == -1 else str(size) for size in site.mask)
                 table.add_row(site.path, site.kind, rate, shape, "no" if site.inert else "yes")
             out.print()
             out.print(table)

@@ -197,12 +197,14 @@ class PackedRecurrent(nn.Module):
 class Encoder(nn.Module):
     """nn.TransformerEncoder, which has a fused path for eval mode."""
 
-    def __init__(self, *, batch_first: bool = True, padded: bool = False) -> None:
+    def __init__(
+        self, *, batch_first: bool = True, padded: bool = False, causal: bool = False
+    ) -> None:
         super().__init__()
         layer = nn.TransformerEncoderLayer(8, 2, 16, 0.2, batch_first=batch_first)
         self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         self.head = nn.Linear(8, 3)
-        self.batch_first, self.padded = batch_first, padded
+        self.batch_first, self.padded, self.causal = batch_first, padded, causal
 
     def forward(self, x: Tensor) -> Tensor:
         padding = None
@@ -210,7 +212,10 @@ class Encoder(nn.Module):
             padding = torch.zeros(x.shape[:2], dtype=torch.bool)
             padding[:, -1] = True
         x = x if self.batch_first else x.transpose(0, 1)
-        hidden = self.encoder(x, src_key_padding_mask=padding)
+        mask = None
+        if self.causal:
+            mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
+        hidden = self.encoder(x, mask, padding)
         output: Tensor = self.head(hidden.mean(1 if self.batch_first else 0))
         return output
 
@@ -324,6 +329,7 @@ NETWORKS: dict[str, tuple[Build, tuple[int, ...]]] = {
     "encoder": (Encoder, (5, 8)),
     "encoder_time_first": (lambda: Encoder(batch_first=False), (5, 8)),
     "encoder_padded": (lambda: Encoder(padded=True), (5, 8)),
+    "encoder_causal": (lambda: Encoder(causal=True), (5, 8)),
     "encoder_decoder": (EncoderDecoder, (5, 8)),
     "attention": (lambda: Attention(need_weights=False), (5, 8)),
     "attention_with_weights": (lambda: Attention(need_weights=True), (5, 8)),

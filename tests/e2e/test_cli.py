@@ -95,7 +95,22 @@ def test_what_does_not_fit_is_said_in_a_sentence(words: tuple[str, ...], said: s
 
 def test_verify_accepts_a_good_folder_and_lists_its_sites() -> None:
     text = candor("models", "--verify", str(SHIPPED / "digits")).stdout
-    assert re.search(r"head\.3\s+dropout\s+0\.5\s+yes", text)
+    assert re.search(r"head\.3\s+dropout\s+0\.5\s+rows x 128\s+yes", text)
+
+
+def test_an_exported_model_is_served_without_its_code(tmp_path: Path) -> None:
+    folder = tmp_path / "digits"
+    (folder / "1").mkdir(parents=True)
+    (folder / "model.toml").write_text((SHIPPED / "digits" / "model.toml").read_text())
+    candor("export", str(SHIPPED / "digits"), "--out", str(folder / "1" / "model.pt2"))
+    inputs = json.dumps(json.loads((SHIPPED / "digits" / "example.json").read_text())["inputs"])
+    words = ("predict", "--model", "digits", "--inputs", inputs)
+    archived, plain = (
+        json.loads(candor(*words, "--models", str(root)).stdout) for root in (tmp_path, SHIPPED)
+    )
+    np.testing.assert_allclose(archived["mean"], plain["mean"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(archived["std"], plain["std"], rtol=0, atol=1e-5)
+    assert archived["label"] == plain["label"]
 
 
 NO_DROPOUT = "from torch import nn\n\ndef build():\n    return nn.Linear(4, 3)\n"

@@ -55,7 +55,9 @@ def test_every_site_is_listed_and_live(
     assert not any(site.inert for site in sites)
 
 
-@pytest.mark.parametrize("name", ["encoder", "encoder_time_first", "encoder_padded"])
+@pytest.mark.parametrize(
+    "name", ["encoder", "encoder_time_first", "encoder_padded", "encoder_causal"]
+)
 def test_an_encoder_has_four_sites_a_layer(name: str) -> None:
     paths = [site.path for site in inspect(build(name), example(name)).sites]
     parts = ("self_attn", "dropout1", "dropout", "dropout2")

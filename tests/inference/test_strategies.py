@@ -35,10 +35,12 @@ def test_a_row_alone_gives_what_it_gives_in_a_crowd(name: str, masks: Masks) -> 
     sampler = build_sampler(
         build(name), example(name), device=torch.device("cpu"), memory_bytes=2**20
     )
-    inputs = example(name)(9)
+    # A hundred for the plain ones; what runs row by row takes too long.
+    rows = 9 if PLAINER.get(name) == Strategy.ROW_BY_ROW else 100
+    inputs = example(name)(rows)
     plan = SamplePlan(passes=7, seed=11, masks=masks)
     crowd = torch.cat([outputs for _, outputs in sampler.sample(inputs, plan)], dim=1)
-    alone = [next(sampler.sample(inputs[i : i + 1], plan, rows=[i]))[1] for i in range(9)]
+    alone = [next(sampler.sample(inputs[i : i + 1], plan, rows=[i]))[1] for i in range(rows)]
     # Products of other sizes round otherwise, some 1e-7; nothing else may differ.
     torch.testing.assert_close(crowd, torch.cat(alone, dim=1), rtol=0, atol=1e-5)
 
