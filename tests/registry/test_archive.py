@@ -26,7 +26,7 @@ from tests.networks import NETWORKS, build, example
 from tests.repositories import write_model
 
 OWN_NUMBERS = {"concrete", "drop_path", "locked"}
-# nn.TransformerEncoder compares its mask with a causal one in Python, which an export cannot follow.
+# nn.TransformerEncoder compares its mask with a causal one in Python: no export can follow that.
 NOT_EXPORTABLE = {"encoder_causal", "lstm_packed"}
 PLAINLY = sorted(set(NETWORKS) - OWN_NUMBERS - NOT_EXPORTABLE)
 CPU = torch.device("cpu")
