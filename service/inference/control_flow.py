@@ -1,4 +1,4 @@
-"""Whether a forward pass looks at the values of its input, as data-dependent control flow does."""
+"""Whether a forward pass looks at values, of its input or of its noise, to decide what it does."""
 
 from __future__ import annotations
 
@@ -25,12 +25,18 @@ _PAST_THE_DISPATCHER = (Tensor.tolist, Tensor.numpy, Tensor.__array__)
 """Methods that read memory without an operation."""
 
 
+Mark = Callable[[Tensor], None]
+
+
 class _Descendants(TorchDispatchMode):
-    def __init__(self, inputs: Tensor) -> None:
+    def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._descendants = WeakIdKeyDictionary()
-        self._descendants[inputs] = True
         self.seen = False
+
+    def mark(self, tensor: Tensor) -> None:
+        """Follow what is computed from a tensor."""
+        self._descendants[tensor] = True
 
     def look(self, tensor: Tensor) -> None:
         """Note that a tensor's values were read."""
@@ -71,12 +77,12 @@ class _Reads(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def looks_at_values(function: Callable[[Tensor], object], inputs: Tensor) -> bool:
-    """Whether `function(inputs)` turns anything computed from `inputs` into a Python number.
+def looks_at_values(function: Callable[[Mark], object]) -> bool:
+    """Whether `function` turns anything computed from the tensors it marks into a Python number.
 
-    What it then does may differ from row to row, so such a network is run a row at a time.
+    What it then does may differ from row to row (its input) or from pass to pass (its noise).
     """
-    descendants = _Descendants(inputs)
+    descendants = _Descendants()
     with descendants, _Reads(descendants):
-        function(inputs)
+        function(descendants.mark)
     return descendants.seen

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
 from service.errors import ModelBroken, NoStochasticSite
-from service.inference.control_flow import looks_at_values
+from service.inference.control_flow import Mark, looks_at_values
 from service.inference.draws import Draw, DrawSource
 from service.inference.graph import GraphNetwork
 from service.inference.masks import Streams
@@ -100,6 +100,7 @@ class _Watcher:
 
     def __init__(self) -> None:
         self.sightings: list[Sighting] = []
+        self.unknown: dict[str, str] = {}
         self._source = DrawSource(Streams(seed=0, passes=[0]), rows=1)
         self._stack: list[str] = []
 
@@ -116,6 +117,10 @@ class _Watcher:
         live = live and rate != 0.0
         self.sightings.append(Sighting(path, kind, rate, tuple(shape), live))
         return self._source.draw(kind, rate, shape, device, live=live)
+
+    def note_unknown(self, operation: str) -> None:
+        """Note who drew random numbers in a way that cannot be taken over."""
+        self.unknown.setdefault(self._stack[-1] if self._stack else ROOT, operation)
 
     @contextmanager
     def watching(self, network: nn.Module) -> Iterator[None]:
@@ -141,6 +146,7 @@ def sightings(
     *,
     keep_buffers: bool = False,
     follow: bool = True,
+    watcher: _Watcher | None = None,
 ) -> list[Sighting]:
     """The random operations of one forward pass with the modules of `on` in train mode.
 
@@ -150,13 +156,16 @@ def sightings(
         inputs: [B, D...].
         keep_buffers: put buffers back afterwards.
         follow: note which module each is in; this hooks every module.
+        watcher: to be told also of random operations that cannot be taken over, which are an error
+            without it.
     """
-    watcher = _Watcher()
+    unknown = watcher.note_unknown if watcher is not None else None
+    watcher = watcher or _Watcher()
     with (
         torch.inference_mode(),
         switched(network, on, keep_buffers=keep_buffers),
         watcher.watching(network) if follow else nullcontext(),
-        SamplingMode(watcher),
+        SamplingMode(watcher, unknown),
     ):
         network(inputs)
     found = watcher.sightings
@@ -177,10 +186,7 @@ def find_droppers(
         also: names of further module classes that drop (`stochastic` in model.toml).
 
     Returns:
-        The modules, and a warning where they are known ones only.
-
-    Raises:
-        ModelBroken: something draws random numbers in a way that cannot be reproduced.
+        The modules, and a warning where something may be missing among them.
     """
     if isinstance(network, GraphNetwork):
         return (network,), ""
@@ -188,16 +194,22 @@ def find_droppers(
     named = [m for m in modules.values() if type(m).__name__ in also]
     known = [m for m in modules.values() if isinstance(m, _KNOWN)]
     everything = [m for m in modules.values() if not isinstance(m, _NormBase)]
+    warning = ""
+    watcher = _Watcher()
     try:
-        wanted = sightings(network, everything, inputs, keep_buffers=True)
-    except ModelBroken:
-        raise
+        wanted = sightings(network, everything, inputs, keep_buffers=True, watcher=watcher)
     except Exception as error:
         # Some networks do something else in train mode (ask for targets, say). What PyTorch's own
         # modules need is known all the same.
         return tuple(dict.fromkeys((*known, *named))), (
             f"the network does not run in train mode ({type(error).__name__}: {error}), so dropout "
             "was looked for only in PyTorch's own modules and in classes named under `stochastic`"
+        )
+    if watcher.unknown:
+        listed = ", ".join(f"{path} ({kind})" for path, kind in watcher.unknown.items())
+        warning = (
+            f"what draws random numbers in a way that cannot be made reproducible stays in eval "
+            f"mode: {listed}"
         )
     # A module around them may bypass them in eval mode, as nn.TransformerEncoderLayer does in its
     # fused path. Hooks keep it from doing so, so whether anything is missing shows without them.
@@ -209,7 +221,7 @@ def find_droppers(
         got = sightings(network, on, inputs, keep_buffers=True, follow=False)
         wider = paths | _around(paths, levels=1)
         if len(got) == len(wanted) or wider == paths:
-            return tuple(on), ""
+            return tuple(on), warning
         paths = wider
 
 
@@ -263,12 +275,34 @@ def inspect(
 
 
 def _looks_at_values(network: nn.Module, modules: Sequence[nn.Module], inputs: Tensor) -> bool:
-    def run(inputs: Tensor) -> object:
-        with SamplingMode(DrawSource(Streams(0, [0]), rows=len(inputs))):
+    def run(mark: Mark) -> object:
+        mark(inputs)
+        with SamplingMode(_MarkingSource(Streams(0, [0]), rows=len(inputs), mark=mark)):
             return network(inputs)
 
     with torch.inference_mode(), switched(network, modules):
-        return looks_at_values(run, inputs)
+        return looks_at_values(run)
+
+
+@dataclass(slots=True)
+class _MarkingSource(DrawSource):
+    """Marks all noise that it hands out."""
+
+    mark: Mark = field(kw_only=True)
+
+    def draw(
+        self,
+        kind: str,
+        rate: float | None,
+        shape: Sequence[int],
+        device: torch.device,
+        *,
+        live: bool = True,
+    ) -> Draw | None:
+        found = DrawSource.draw(self, kind, rate, shape, device, live=live)
+        if found is not None:
+            self.mark(found.bits)
+        return found
 
 
 def _probe(
@@ -312,7 +346,7 @@ def _batch_dims(
 ) -> tuple[tuple[int | None, ...] | None, str]:
     """Where the rows are in each site's noise, told from batches of 2 and of 3 rows."""
     if _looks_at_values(network, modules, example(2)):
-        return None, "it looks at values of its input, and may do something else for each row"
+        return None, "it looks at values of its input or noise, and may do something else for each"
     of_2, of_3 = (sightings(network, modules, example(rows)) for rows in (2, 3))
     alike = [[replace(s, shape=()) for s in found] for found in (of_1, of_2, of_3)]
     if alike[0] != alike[1] or alike[1] != alike[2]:

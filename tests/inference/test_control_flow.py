@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from service.inference.control_flow import looks_at_values
+from service.inference.control_flow import Mark, looks_at_values
 
 
 @pytest.mark.parametrize(
@@ -27,5 +27,10 @@ from service.inference.control_flow import looks_at_values
     ],
 )
 def test_looking(function: Callable[[Tensor], object], looks: bool) -> None:
+    def run(mark: Mark) -> object:
+        inputs = torch.ones(2, 3)
+        mark(inputs)
+        return function(inputs)
+
     with torch.inference_mode():
-        assert looks_at_values(function, torch.ones(2, 3)) is looks
+        assert looks_at_values(run) is looks

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from service.errors import NoStochasticSite
 from service.inference.sampler import build_sampler
 from service.inference.sites import Dropping, inspect, switched
+from service.inference.strategies import Strategy
 from service.types import Masks, SamplePlan
 from tests.networks import NETWORKS, Encoder, Recurrent, build, example
 
@@ -198,6 +199,46 @@ def test_a_network_that_cannot_run_in_train_mode_still_drops_by_its_modules() ->
     assert [(site.path, site.inert) for site in dropping.sites] == [("drop", False)]
     [warning] = dropping.warnings
     assert "targets are needed in training" in warning
+
+
+def test_what_cannot_be_made_reproducible_stays_in_eval_mode_with_a_warning() -> None:
+    dropping = look(nn.Sequential(nn.Linear(6, 6), nn.RReLU(), nn.Dropout(0.5)), 6)
+    assert [site.path for site in dropping.sites] == ["2"]
+    [warning] = dropping.warnings
+    assert "1 (aten.rrelu" in warning
+
+
+class _LayerDrop(nn.Module):
+    """Skips whole layers by the toss of a coin, as Fan et al. 2020 do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            [nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.2)) for _ in range(3)]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            if not (self.training and torch.rand([]) < 0.3):
+                x = torch.relu(layer(x))
+        return x
+
+
+def test_noise_that_decides_what_runs_is_sampled_row_by_row() -> None:
+    torch.manual_seed(0)
+    network = _LayerDrop().eval()
+    sampler = build_sampler(
+        network, lambda rows: normal(rows, 6), device=torch.device("cpu"), memory_bytes=2**20
+    )
+    assert sampler.strategy.name == Strategy.ROW_BY_ROW
+    plan = SamplePlan(200, 0, Masks.SHARED)
+    inputs = normal(2, 6)
+    both = torch.cat([part for _, part in sampler.sample(inputs, plan)], dim=1)
+    [(_, alone)] = sampler.sample(inputs[1:], plan, rows=[1])
+    torch.testing.assert_close(both[:, 1:], alone, rtol=0, atol=1e-6)
+    # All three layers are skipped in 2.7 % of passes, and the input comes out as it went in.
+    skipped = (both == inputs).all(-1).double().mean()
+    assert 0 < skipped < 0.1
 
 
 class _Conditional(nn.Module):

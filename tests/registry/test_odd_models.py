@@ -117,7 +117,8 @@ REFUSED = {
     "no_dropout": (TWO, "return self.b(self.a(x))", "no dropout was found"),
     "unrepeatable_numbers": (
         TWO,
-        "if self.training:\n    torch.multinomial(torch.ones(3), 2)\nreturn self.b(self.drop(x))",
+        "if self.training:\n    x = x + torch.multinomial(torch.ones(4), 4)\n"
+        "return self.b(F.dropout(x, 0.5, self.training))",
         "aten.multinomial.default, which cannot be made reproducible",
     ),
 }
