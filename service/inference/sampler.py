@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from service.errors import NoStochasticSite
 from service.inference.masks import Streams
 from service.inference.memory import peak_bytes
-from service.inference.sites import Dropping, inspect, output_tensor, switched
+from service.inference.sightings import switched
+from service.inference.sites import Dropping, inspect, output_tensor
 from service.inference.strategies import Choice, choose, run_passes
 from service.types import Masks, SamplePlan
 

@@ -18,7 +18,8 @@ from service.errors import ModelBroken
 from service.inference.draws import DrawSource
 from service.inference.masks import Streams
 from service.inference.mode import SamplingMode
-from service.inference.sites import Dropping, output_tensor, switched
+from service.inference.sightings import switched
+from service.inference.sites import Dropping, output_tensor
 from service.types import Masks
 
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from service.errors import ModelBroken
-from service.inference.sites import find_droppers, sightings, switched
+from service.inference.sightings import sightings, switched
+from service.inference.sites import find_droppers
 from service.registry import repository
 from service.registry.archive import FILE, load_archive
 from service.registry.loading import build_network, example_of, read_weights

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from service.errors import NoStochasticSite
 from service.inference.sampler import build_sampler
-from service.inference.sites import Dropping, inspect, switched
+from service.inference.sightings import switched
+from service.inference.sites import Dropping, inspect
 from service.inference.strategies import Strategy
 from service.types import Masks, SamplePlan
 from tests.networks import NETWORKS, Encoder, Recurrent, build, example

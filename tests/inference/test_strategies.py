@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from service.inference.masks import Streams
 from service.inference.sampler import build_sampler
-from service.inference.sites import inspect, switched
+from service.inference.sightings import switched
+from service.inference.sites import inspect
 from service.inference.strategies import Choice, Strategy, choose, run_passes
 from service.types import Masks, SamplePlan
 from tests.networks import NETWORKS, Branching, build, example
