@@ -7,6 +7,7 @@ generator with a state, so pass 7 is the same pass whichever chunk, batch or pro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -85,13 +86,26 @@ def keep(bits: Tensor, rate: float) -> Tensor:
     return bits >= threshold
 
 
+def _inside(bits: Tensor) -> Tensor:
+    """Numbers in (0, 1), float64, never either end, from int32 `bits`."""
+    return (bits.to(torch.float64) + (2**31 + 0.5)) * 2.0**-32
+
+
 def uniform(bits: Tensor, dtype: torch.dtype) -> Tensor:
-    """Numbers in [0, 1) from int32 `bits`, with the 24 bits that float32 holds exactly."""
-    return ((bits >> 8).to(torch.float64) + 2**23).mul_(2.0**-24).to(dtype)
+    """Numbers in [0, 1) from the first of int32 `bits`, as many as `dtype` holds exactly."""
+    # Rounding to a narrower type could reach 1, which torch.rand never does.
+    digits = min(32, 1 - round(math.log2(torch.finfo(dtype).eps)))
+    whole = (bits >> (32 - digits)).to(torch.float64) + 2 ** (digits - 1)
+    return whole.mul_(2.0**-digits).to(dtype)
 
 
 def normal(bits: Tensor, dtype: torch.dtype) -> Tensor:
     """Standard normal numbers from int32 `bits`, by the inverse distribution function."""
-    inside = (bits.to(torch.float64) + (2**31 + 0.5)) * 2.0**-32
-    numbers: Tensor = torch.special.ndtri(inside)
+    numbers: Tensor = torch.special.ndtri(_inside(bits))
     return numbers.to(dtype)
+
+
+def exponential(bits: Tensor, dtype: torch.dtype) -> Tensor:
+    """Exponential numbers of rate 1, never 0, from int32 `bits`, by inversion."""
+    numbers: Tensor = torch.log1p(-_inside(bits)).neg_().to(dtype)
+    return numbers.clamp_min_(torch.finfo(dtype).tiny)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from service.inference.draws import Draw
-from service.inference.masks import keep, normal, uniform
+from service.inference.masks import exponential, keep, normal, uniform
 
 aten = torch.ops.aten
 
@@ -133,10 +133,8 @@ def _attention(
         logits = logits.masked_fill(~attn_mask, float("-inf"))
     elif attn_mask is not None:
         logits = logits + attn_mask
-    weights = logits.softmax(-1)
-    if attn_mask is not None and attn_mask.dtype == torch.bool:
-        # A row that may attend to nothing gives zeros there, as PyTorch's kernels do.
-        weights = weights.masked_fill(~attn_mask.any(-1, keepdim=True), 0.0)
+    # A query that may attend to nothing gets zeros, as from PyTorch's kernels.
+    weights = logits.softmax(-1) if attn_mask is None else aten._safe_softmax.default(logits, -1)
     return draw.drop(weights) @ value
 
 
@@ -260,7 +258,7 @@ def _normal_about(bits: Tensor, dtype: torch.dtype, mean: float = 0.0, std: floa
 
 
 def _exponential(bits: Tensor, dtype: torch.dtype, rate: float = 1.0) -> Tensor:
-    return -torch.log1p(-uniform(bits, torch.float64)).div(rate).to(dtype)
+    return exponential(bits, dtype) / rate
 
 
 def _table() -> dict[Any, Operator]:
