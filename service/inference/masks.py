@@ -95,7 +95,7 @@ def uniform(bits: Tensor, dtype: torch.dtype) -> Tensor:
     """Numbers in [0, 1) from the first of int32 `bits`, as many as `dtype` holds exactly."""
     # Rounding to a narrower type could reach 1, which torch.rand never does.
     digits = min(32, 1 - round(math.log2(torch.finfo(dtype).eps)))
-    whole = (bits >> (32 - digits)).to(torch.float64) + 2 ** (digits - 1)
+    whole: Tensor = (bits >> (32 - digits)).to(torch.float64) + 2 ** (digits - 1)
     return whole.mul_(2.0**-digits).to(dtype)
 
 
