@@ -14,7 +14,7 @@ from service.inference.operators import OPERATORS
 
 aten = torch.ops.aten
 
-_TRAIN_ARGUMENT: dict[Any, int] = {
+TRAIN_ARGUMENT: dict[Any, int] = {
     **{
         getattr(aten, name).default: 2
         for kind in ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
@@ -26,7 +26,7 @@ _TRAIN_ARGUMENT: dict[Any, int] = {
 }
 """Operations that have a switch, and which argument it is."""
 
-_RECURRENT = {op: index - 2 for op, index in _TRAIN_ARGUMENT.items() if index in (6, 7)}
+RECURRENT = {op: index - 2 for op, index in TRAIN_ARGUMENT.items() if index in (6, 7)}
 """Recurrent operations, and which argument is their number of layers."""
 
 _NORMALISATION = {aten.batch_norm.default: 5, aten.instance_norm.default: 5}
@@ -52,18 +52,24 @@ class GraphNetwork(nn.Module):
 
     def __init__(self, graph: fx.GraphModule, fixed_rows: int | None) -> None:
         super().__init__()
-        self._fixed_rows = fixed_rows
+        self.fixed_rows = fixed_rows
         self.site_paths = _site_paths(graph.graph)
         self.warnings = _lost_attention(graph.graph)
         self._on = _rewritten(graph, dropping=True)
         self._off = _rewritten(graph, dropping=False)
 
+    def dropping_graph(self) -> fx.GraphModule:
+        """A copy of the graph with what drops out on."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            return fx.GraphModule(self._on, copy.deepcopy(self._on.graph))
+
     def forward(self, inputs: Tensor) -> Any:
         """Inputs [B, D...] → whatever the graph returns."""
         graph = self._on if self.training else self._off
-        if self._fixed_rows is None:
+        if self.fixed_rows is None:
             return graph(inputs)
-        count = self._fixed_rows
+        count = self.fixed_rows
         # Each row stands in for the whole batch, so that none depends on its neighbours.
         return torch.cat([graph(row.expand(count, *row.shape[1:]))[:1] for row in inputs.split(1)])
 
@@ -76,8 +82,8 @@ def _rewritten(graph_module: fx.GraphModule, *, dropping: bool) -> fx.GraphModul
     for node in list(graph.nodes):
         if node.op != "call_function":
             continue
-        if node.target in _TRAIN_ARGUMENT:
-            _set(node, _TRAIN_ARGUMENT[node.target], dropping)
+        if node.target in TRAIN_ARGUMENT:
+            _set(node, TRAIN_ARGUMENT[node.target], dropping)
         elif node.target is _ATTENTION:
             if not dropping:
                 _switch_off_attention(node)
@@ -122,7 +128,7 @@ def _counts_batches(node: fx.Node) -> bool:
 
 def _lost_attention(graph: fx.Graph) -> tuple[str, ...]:
     """A warning for each attention module that left its dropout behind in an eval-mode export."""
-    switches = [n.args[i] for n in graph.nodes if (i := _TRAIN_ARGUMENT.get(n.target)) is not None]
+    switches = [n.args[i] for n in graph.nodes if (i := TRAIN_ARGUMENT.get(n.target)) is not None]
     if any(switches):
         return ()
     attention = {
@@ -138,19 +144,25 @@ def _lost_attention(graph: fx.Graph) -> tuple[str, ...]:
     )
 
 
+def attention_rate(node: fx.Node) -> float:
+    """The rate with which an attention node drops; 0 where it is no such node."""
+    if node.target is not _ATTENTION:
+        return 0.0
+    rate = node.args[_ATTENTION_RATE] if len(node.args) > _ATTENTION_RATE else 0.0
+    return float(node.kwargs.get("dropout_p", rate))  # type: ignore[arg-type]
+
+
 def _site_paths(graph: fx.Graph) -> tuple[str, ...]:
     """The module that each random operation came from, one entry a draw, in order."""
     paths: list[str] = []
     for node in graph.nodes:
-        if node.target in _RECURRENT:
-            index = _RECURRENT[node.target]
+        if node.target in RECURRENT:
+            index = RECURRENT[node.target]
             layers, rate = node.args[index], node.args[index + 1]
             paths += [_path(node)] * (max(1, layers - 1) if rate else 0)
         elif node.target is _ATTENTION:
-            rate = node.args[_ATTENTION_RATE] if len(node.args) > _ATTENTION_RATE else 0.0
-            rate = node.kwargs.get("dropout_p", rate)
-            paths += [_path(node)] if rate else []
-        elif node.target in _TRAIN_ARGUMENT:
+            paths += [_path(node)] if attention_rate(node) else []
+        elif node.target in TRAIN_ARGUMENT:
             paths.append(_path(node))
     return tuple(paths)
 

@@ -100,6 +100,66 @@ def _native_dropout(
 # --- attention -----------------------------------------------------------------------------------
 
 
+def _by_query_head(tensor: Tensor, heads: int) -> Tensor:
+    """Keys or values [..., H, S, E] repeated to one a query head, where groups of them share."""
+    if tensor.dim() < 3 or tensor.size(-3) == heads:
+        return tensor
+    return tensor.repeat_interleave(heads // tensor.size(-3), -3)
+
+
+def _scaled_product(query: Tensor, key: Tensor, scale: float) -> Tensor:
+    """scale · Q Kᵀ, [..., L, E] and [..., S, E] → [..., L, S]."""
+    if query.shape[:-2] != key.shape[:-2] or query.dim() < 3:
+        return (query * scale) @ key.mT
+    # The product itself takes a factor; a tensor for the scaled queries is not needed.
+    product = torch.baddbmm(
+        query.new_empty(()),
+        query.flatten(0, -3),
+        key.flatten(0, -3).mT,
+        beta=0,
+        alpha=scale,
+    )
+    return product.unflatten(0, query.shape[:-2])
+
+
+def attention_weights(
+    query: Tensor,
+    key: Tensor,
+    attn_mask: Tensor | None = None,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """softmax(Q Kᵀ · scale + mask), the weights that attention drops from.
+
+    Args:
+        query: [..., H, L, E].
+        key: [..., H, S, E], or fewer heads that groups of queries share.
+        attn_mask: boolean (True may be seen) or added, broadcast to [..., H, L, S].
+        is_causal: position i sees up to position i.
+        scale: 1 / √E by default.
+
+    Returns:
+        [..., H, L, S]; zeros for a query that may see nothing, as from PyTorch's kernels.
+    """
+    key = _by_query_head(key, query.size(-3) if query.dim() > 2 else 1)
+    logits = _scaled_product(query, key, query.size(-1) ** -0.5 if scale is None else scale)
+    if is_causal:
+        attn_mask = torch.ones(logits.shape[-2:], dtype=torch.bool, device=query.device).tril()
+    if attn_mask is None:
+        return logits.softmax(-1)
+    if attn_mask.dtype == torch.bool:
+        logits = logits.masked_fill(~attn_mask, float("-inf"))
+    else:
+        logits = logits + attn_mask
+    weights: Tensor = aten._safe_softmax.default(logits, -1)
+    return weights
+
+
+def attend(weights: Tensor, value: Tensor) -> Tensor:
+    """Weights [..., H, L, S] over values [..., H, S, E], or fewer heads that groups share."""
+    return weights @ _by_query_head(value, weights.size(-3) if weights.dim() > 2 else 1)
+
+
 def _attention(
     source: Source,
     function: Operator,
@@ -123,19 +183,8 @@ def _attention(
             query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
         )
         return output
-    if enable_gqa:
-        key = key.repeat_interleave(query.size(-3) // key.size(-3), -3)
-        value = value.repeat_interleave(query.size(-3) // value.size(-3), -3)
-    logits = (query * (query.size(-1) ** -0.5 if scale is None else scale)) @ key.mT
-    if is_causal:
-        attn_mask = torch.ones(logits.shape[-2:], dtype=torch.bool, device=query.device).tril()
-    if attn_mask is not None and attn_mask.dtype == torch.bool:
-        logits = logits.masked_fill(~attn_mask, float("-inf"))
-    elif attn_mask is not None:
-        logits = logits + attn_mask
-    # A query that may attend to nothing gets zeros, as from PyTorch's kernels.
-    weights = logits.softmax(-1) if attn_mask is None else aten._safe_softmax.default(logits, -1)
-    return draw.drop(weights) @ value
+    weights = attention_weights(query, key, attn_mask, is_causal, scale)
+    return attend(draw.drop(weights), value)
 
 
 # --- recurrent layers ----------------------------------------------------------------------------

@@ -1,0 +1,225 @@
+"""The noise of some passes over some rows, laid out as each site's tensor is, and kept for reuse."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from service.inference.draws import Draw
+from service.inference.masks import Streams, keep
+
+_GOLDEN = 0.6180339887498949
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How passes and rows lie in one dimension of a stochastic tensor: lanes outermost, then rows.
+
+    A lane is one pass of one seed. Rows of different seeds stand in different groups, all of one
+    size: groups · passes = lanes, lanes · rows = the size of that dimension (times whatever the
+    network folded in behind).
+    """
+
+    groups: int
+    passes: int
+    rows: int
+
+    @property
+    def lanes(self) -> int:
+        return self.groups * self.passes
+
+    def spread(self, tensor: Tensor, batch_dim: int) -> Tensor:
+        """A deterministic tensor of all rows for every lane: a view [.., G, T, B · k, ..]."""
+        grouped = tensor.unflatten(batch_dim, (self.groups, 1, -1))
+        shape = list(grouped.shape)
+        shape[batch_dim + 1] = self.passes
+        return grouped.expand(shape)
+
+
+class NoiseBank:
+    """Keeps what was prepared for the seeds that come again, within a byte budget.
+
+    Everything is kept for the passes from 0 on, along one dimension, so that any range of passes is
+    a view of it. The least recently used goes first.
+
+    Args:
+        limit_bytes: of all that is kept.
+        seed: whose noise is kept; that of other seeds is not expected to be asked for again.
+    """
+
+    def __init__(self, limit_bytes: int, seed: int) -> None:
+        self.seed = seed
+        self._limit_bytes = limit_bytes
+        self._kept: OrderedDict[Hashable, tuple[int, tuple[Tensor, ...]]] = OrderedDict()
+        self.bytes = 0
+
+    def get(
+        self,
+        key: Hashable,
+        passes: int,
+        bytes_a_pass: int,
+        make: Callable[[int], tuple[Tensor, ...]],
+    ) -> tuple[Tensor, ...] | None:
+        """What `make(n)` gives for some n ≥ `passes`; None where it would not fit the budget.
+
+        Args:
+            key: of what is wanted.
+            passes: how many passes it has to hold.
+            bytes_a_pass: of what is made.
+            make: makes it for so many passes.
+        """
+        held, tensors = self._kept.get(key, (0, ()))
+        if held >= passes:
+            self._kept.move_to_end(key)
+            return tensors
+        if passes * bytes_a_pass > self._limit_bytes:
+            return None
+        self._forget(key)
+        tensors = make(passes)
+        self._kept[key] = (passes, tensors)
+        self.bytes += sum(t.nbytes for t in tensors)
+        while self.bytes > self._limit_bytes and len(self._kept) > 1:
+            self._forget(next(iter(self._kept)))
+        return tensors
+
+    def _forget(self, key: Hashable) -> None:
+        _, tensors = self._kept.pop(key, (0, ()))
+        self.bytes -= sum(t.nbytes for t in tensors)
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """What the sites of one run of the stochastic part draw.
+
+    Args:
+        seeds: one a group of rows.
+        passes: their numbers, the same for every group.
+        rows: in a group.
+        row_numbers: of all rows, group after group, within their requests; None where the rows of a
+            pass share one thinned network.
+        bank: where the noise of the model's own seed is kept.
+        expected: how many passes will be asked for in the end, so that they are prepared at once.
+    """
+
+    seeds: Sequence[int]
+    passes: range
+    rows: int
+    row_numbers: Sequence[int] | None
+    bank: NoiseBank
+    expected: int
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(len(self.seeds), len(self.passes), self.rows)
+
+    @property
+    def recurring(self) -> bool:
+        """Whether the same noise will be asked for again."""
+        return self.row_numbers is None and set(self.seeds) == {self.bank.seed}
+
+    def bits(self, site: int, count: int, device: torch.device) -> Tensor:
+        """Uniform 32-bit integers, int32 [L, R, count]; see `Streams.bits`."""
+        parts = []
+        for group, seed in enumerate(self.seeds):
+            own = None
+            if self.row_numbers is not None:
+                own = self.row_numbers[group * self.rows : (group + 1) * self.rows]
+            parts.append(Streams(seed, self.passes, own).bits(site, count, device))
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def recurring_part(
+        self,
+        key: Hashable,
+        bytes_a_pass: int,
+        make: Callable[[range], tuple[Tensor, ...]],
+    ) -> tuple[Tensor, ...] | None:
+        """What `make(passes)` gives, from the bank; None where this noise is not kept.
+
+        The tensors hold all passes from 0 up to some number beyond those of this run.
+        """
+        if not self.recurring or len(self.seeds) > 1:
+            return None
+        wanted = max(self.expected, self.passes.stop)
+        return self.bank.get(key, wanted, bytes_a_pass, lambda passes: make(range(passes)))
+
+    def factors(
+        self,
+        site: int,
+        rate: float,
+        shape: Sequence[int],
+        batch_dim: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> Tensor:
+        """What dropout multiplies with: 0 with probability `rate`, otherwise 1 / (1 − rate).
+
+        Args:
+            site: its number.
+            rate: of dropping.
+            shape: of its noise, with k in place of lanes · rows · k.
+            batch_dim: which dimension that is.
+            dtype: of the tensor it is for.
+            device: where.
+
+        Returns:
+            [.., L, R, k, ..], R either B or 1.
+        """
+
+        def make(passes: range) -> tuple[Tensor, ...]:
+            streams = Streams(self.bank.seed, passes)
+            bits = streams.bits(site, prod(shape), device)
+            return (_factors(bits, rate, shape, batch_dim, dtype),)
+
+        key = ("factors", site, tuple(shape), dtype, device)
+        kept = self.recurring_part(key, prod(shape) * dtype.itemsize, make)
+        if kept is not None:
+            return kept[0].narrow(batch_dim, self.passes.start, len(self.passes))
+        bits = self.bits(site, prod(shape), device)
+        return _factors(bits, rate, shape, batch_dim, dtype)
+
+    def draw(
+        self,
+        site: int,
+        rate: float | None,
+        shape: Sequence[int],
+        batch_dim: int,
+        device: torch.device,
+    ) -> Draw:
+        """The raw numbers of a site, for operations that do something else with them."""
+        count = prod(shape) // (self.layout.lanes * self.rows)
+        bits = self.bits(site, count, device)
+        return Draw(bits, tuple(shape), batch_dim, self.rows, rate)
+
+
+def _factors(
+    bits: Tensor, rate: float, shape: Sequence[int], batch_dim: int, dtype: torch.dtype
+) -> Tensor:
+    factors = keep(bits, rate).to(dtype)
+    if rate < 1.0:
+        factors.mul_(_scale(1.0 / (1.0 - rate), factors))
+    lanes, rows, _ = factors.shape
+    laid_out = factors.reshape(lanes, rows, *shape).movedim((0, 1), (batch_dim, batch_dim + 1))
+    return laid_out.contiguous()
+
+
+def _scale(scale: float, like: Tensor) -> Tensor | float:
+    """`scale` in the dtype of `like` [..., n], right on average.
+
+    bfloat16 holds 1 / 0.9 with an error of 0.15 %, the same in every unit, which would shift the
+    mean of every layer. So the units take the two neighbours of it in turn, in proportion.
+    """
+    if like.dtype not in (torch.float16, torch.bfloat16):
+        return scale
+    near = torch.tensor(scale, dtype=like.dtype, device=like.device)
+    if near.item() == scale:
+        return scale
+    toward = torch.full_like(near, float("inf") if near.item() < scale else 0.0)
+    other = torch.nextafter(near, toward)
+    share = (scale - near.item()) / (other.item() - near.item())
+    numbers = torch.arange(like.shape[-1], dtype=torch.float64, device=like.device)
+    return torch.where((numbers * _GOLDEN) % 1.0 < share, other, near)
