@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from service.inference.devices import Resources
 from service.registry.loading import LoadedModel
 from service.registry.registry import Registry
 from service.settings import load_settings
@@ -71,7 +72,7 @@ def row(model: LoadedModel) -> str:
 def main() -> None:
     """Print the table."""
     memory_bytes = load_settings(environment={}).memory_bytes
-    registry = Registry(MODELS, torch.device("cpu"), memory_bytes)
+    registry = Registry(MODELS, Resources(torch.device("cpu"), memory_bytes))
     registry.scan()
     registry.load_all()
     print("| model | task | held-out rows | dropout off: `/eval` | mean of T passes: `/predict` |")

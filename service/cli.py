@@ -28,7 +28,7 @@ from service.api.predict import DEFAULT_FIELDS
 from service.api.server import serve as run_server
 from service.client import Client
 from service.errors import CandorError, InvalidInput, ModelBroken
-from service.inference.devices import pick_device
+from service.inference.devices import resources
 from service.registry.export import export_archive
 from service.registry.loading import LoadedModel
 from service.registry.registry import Registry
@@ -109,6 +109,12 @@ def serve(
     queue_bytes: Annotated[int | None, typer.Option(help="Input bytes that may wait.")] = None,
     memory_bytes: Annotated[
         int | None, typer.Option(help="Memory budget of a batch's activations.")
+    ] = None,
+    noise_bytes: Annotated[
+        int | None, typer.Option(help="Memory for what a model keeps of its own seed's noise.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of sampling: auto, float32 or bfloat16.")
     ] = None,
     request_timeout_s: Annotated[
         float | None, typer.Option(help="Seconds until a request is answered 504.")
@@ -311,8 +317,7 @@ def _registry(models: Path | None) -> Registry:
     settings = load_settings({"models": models})
     return Registry(
         settings.models,
-        pick_device(settings.device),
-        settings.memory_bytes,
+        resources(settings),
         settings.default_model,
     )
 

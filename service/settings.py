@@ -49,6 +49,17 @@ class Settings(BaseModel):
     memory_bytes: int = Field(
         128 * 2**20, gt=0, description="memory budget of a batch's activations, in bytes"
     )
+    noise_bytes: int = Field(
+        128 * 2**20,
+        ge=0,
+        description="memory for what a model keeps of the noise of its own seed, in bytes",
+    )
+    precision: str = Field(
+        "auto",
+        pattern=r"^(auto|float32|bfloat16)$",
+        description="of sampling: auto (bfloat16 where it is faster and its error drowns in the "
+        "Monte Carlo error), float32 or bfloat16",
+    )
     request_timeout_s: float = Field(
         30.0, gt=0, description="seconds until a request is answered 504"
     )

@@ -12,7 +12,7 @@ from fastapi_offline import FastAPIOffline
 from service import __version__
 from service.api import errors, evaluate, health, models, predict
 from service.api.scope import RequestScope, Service
-from service.inference.devices import pick_device
+from service.inference.devices import resources
 from service.metrics import Metrics
 from service.registry.registry import Registry
 from service.scheduling.runner import Runner
@@ -30,8 +30,7 @@ def build_service(settings: Settings) -> Service:
     metrics = Metrics()
     registry = Registry(
         settings.models,
-        pick_device(settings.device),
-        settings.memory_bytes,
+        resources(settings),
         settings.default_model,
     )
     registry.scan()

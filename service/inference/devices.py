@@ -2,9 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from service.errors import InvalidInput
+from service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What models may use.
+
+    Args:
+        device: where they run.
+        memory_bytes: budget of the activations and outputs of one chunk.
+        noise_bytes: budget of what a model keeps of the noise of its own seed.
+        precision: `auto`, `float32` or `bfloat16`.
+    """
+
+    device: torch.device
+    memory_bytes: int
+    noise_bytes: int = 128 * 2**20
+    precision: str = "auto"
+
+
+def resources(settings: Settings) -> Resources:
+    """What the settings say.
+
+    Raises:
+        InvalidInput: a GPU was asked for that is not there.
+    """
+    return Resources(
+        pick_device(settings.device),
+        settings.memory_bytes,
+        settings.noise_bytes,
+        settings.precision,
+    )
 
 
 def pick_device(wanted: str) -> torch.device:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules import transformer
 
 from service.inference.graph import GraphNetwork
 
@@ -35,26 +37,44 @@ def export(
     """
     dynamic: dict[int, object] = {0: torch.export.Dim.DYNAMIC}
     dynamic |= dict.fromkeys(variable, torch.export.Dim.AUTO)
-    exporter = logging.getLogger("torch.export")
-    level = exporter.level
     try:
         # The exporter warns of what a comparison afterwards shows.
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), _quiet(), _masks_taken_as_they_are():
             warnings.simplefilter("ignore")
-            exporter.setLevel(logging.CRITICAL)
             return torch.export.export(network, (inputs,), dynamic_shapes=(dynamic,), strict=False)
     except Exception as error:
         lines = str(error).strip().splitlines()
         raise NotExpressible(
             f"torch.export cannot follow it ({type(error).__name__}: {lines[0] if lines else ''})"
         ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
     finally:
-        exporter.setLevel(level)
+        logger.setLevel(level)
 
 
-def graph_of(
-    network: nn.Module, inputs: Tensor, variable: Collection[int] = ()
-) -> fx.GraphModule:
+@contextmanager
+def _masks_taken_as_they_are() -> Iterator[None]:
+    """Keep nn.Transformer from looking whether a mask is causal, which a graph cannot say.
+
+    It looks in order to pass a hint on; the mask itself is applied either way.
+    """
+    original = transformer._detect_is_causal_mask
+    transformer._detect_is_causal_mask = lambda mask, is_causal=None, size=None: bool(is_causal)
+    try:
+        yield
+    finally:
+        transformer._detect_is_causal_mask = original
+
+
+def graph_of(network: nn.Module, inputs: Tensor, variable: Collection[int] = ()) -> fx.GraphModule:
     """The graph of a network whose dropping modules are in train mode.
 
     Raises:

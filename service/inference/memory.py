@@ -50,3 +50,8 @@ def peak_bytes(function: Callable[[], object]) -> int:
         function()
     peak: int = mode.peak
     return peak
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether there was no memory for a tensor, on a GPU or here."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,4 +1,4 @@
-"""The noise of some passes over some rows, laid out as each site's tensor is, and kept for reuse."""
+"""The noise of some passes over some rows, laid out as each site's tensor is, and kept."""
 
 from __future__ import annotations
 
@@ -35,25 +35,27 @@ class Layout:
 
     def spread(self, tensor: Tensor, batch_dim: int) -> Tensor:
         """A deterministic tensor of all rows for every lane: a view [.., G, T, B · k, ..]."""
-        grouped = tensor.unflatten(batch_dim, (self.groups, 1, -1))
+        grouped: Tensor = tensor.unflatten(batch_dim, (self.groups, 1, -1))
         shape = list(grouped.shape)
         shape[batch_dim + 1] = self.passes
         return grouped.expand(shape)
 
 
 class NoiseBank:
-    """Keeps what was prepared for the seeds that come again, within a byte budget.
+    """Keeps what was prepared of one seed's noise, within a byte budget.
 
     Everything is kept for the passes from 0 on, along one dimension, so that any range of passes is
     a view of it. The least recently used goes first.
 
     Args:
+        seed: whose noise it is.
         limit_bytes: of all that is kept.
-        seed: whose noise is kept; that of other seeds is not expected to be asked for again.
+        lasting: whether it outlives the batch, so that what takes long to prepare pays.
     """
 
-    def __init__(self, limit_bytes: int, seed: int) -> None:
+    def __init__(self, seed: int, limit_bytes: int, *, lasting: bool = True) -> None:
         self.seed = seed
+        self.lasting = lasting
         self._limit_bytes = limit_bytes
         self._kept: OrderedDict[Hashable, tuple[int, tuple[Tensor, ...]]] = OrderedDict()
         self.bytes = 0
@@ -97,55 +99,49 @@ class Noise:
     """What the sites of one run of the stochastic part draw.
 
     Args:
-        seeds: one a group of rows.
+        banks: of each group's seed.
         passes: their numbers, the same for every group.
         rows: in a group.
         row_numbers: of all rows, group after group, within their requests; None where the rows of a
             pass share one thinned network.
-        bank: where the noise of the model's own seed is kept.
-        expected: how many passes will be asked for in the end, so that they are prepared at once.
     """
 
-    seeds: Sequence[int]
+    banks: Sequence[NoiseBank]
     passes: range
     rows: int
-    row_numbers: Sequence[int] | None
-    bank: NoiseBank
-    expected: int
+    row_numbers: Sequence[int] | None = None
 
     @property
     def layout(self) -> Layout:
-        return Layout(len(self.seeds), len(self.passes), self.rows)
+        return Layout(len(self.banks), len(self.passes), self.rows)
 
-    @property
-    def recurring(self) -> bool:
-        """Whether the same noise will be asked for again."""
-        return self.row_numbers is None and set(self.seeds) == {self.bank.seed}
+    def streams(self, group: int) -> Streams:
+        """The random streams of a group."""
+        own = None
+        if self.row_numbers is not None:
+            own = self.row_numbers[group * self.rows : (group + 1) * self.rows]
+        return Streams(self.banks[group].seed, self.passes, own)
 
     def bits(self, site: int, count: int, device: torch.device) -> Tensor:
         """Uniform 32-bit integers, int32 [L, R, count]; see `Streams.bits`."""
-        parts = []
-        for group, seed in enumerate(self.seeds):
-            own = None
-            if self.row_numbers is not None:
-                own = self.row_numbers[group * self.rows : (group + 1) * self.rows]
-            parts.append(Streams(seed, self.passes, own).bits(site, count, device))
+        parts = [self.streams(g).bits(site, count, device) for g in range(len(self.banks))]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
-    def recurring_part(
+    def lasting_part(
         self,
         key: Hashable,
         bytes_a_pass: int,
         make: Callable[[range], tuple[Tensor, ...]],
     ) -> tuple[Tensor, ...] | None:
-        """What `make(passes)` gives, from the bank; None where this noise is not kept.
+        """What `make(passes)` gives, where it is kept for later batches; None elsewhere.
 
         The tensors hold all passes from 0 up to some number beyond those of this run.
         """
-        if not self.recurring or len(self.seeds) > 1:
+        bank = self.banks[0]
+        if self.row_numbers is not None or len(self.banks) > 1 or not bank.lasting:
             return None
-        wanted = max(self.expected, self.passes.stop)
-        return self.bank.get(key, wanted, bytes_a_pass, lambda passes: make(range(passes)))
+        stop = self.passes.stop
+        return bank.get(key, stop, bytes_a_pass, lambda passes: make(range(passes)))
 
     def factors(
         self,
@@ -169,18 +165,37 @@ class Noise:
         Returns:
             [.., L, R, k, ..], R either B or 1.
         """
+        parts = [
+            self._factors_of(group, site, rate, shape, batch_dim, dtype, device)
+            for group in range(len(self.banks))
+        ]
+        return torch.cat(parts, dim=batch_dim) if len(parts) > 1 else parts[0]
 
-        def make(passes: range) -> tuple[Tensor, ...]:
-            streams = Streams(self.bank.seed, passes)
+    def _factors_of(
+        self,
+        group: int,
+        site: int,
+        rate: float,
+        shape: Sequence[int],
+        batch_dim: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> Tensor:
+        def make(streams: Streams) -> Tensor:
             bits = streams.bits(site, prod(shape), device)
-            return (_factors(bits, rate, shape, batch_dim, dtype),)
+            return _factors(bits, rate, shape, batch_dim, dtype)
 
-        key = ("factors", site, tuple(shape), dtype, device)
-        kept = self.recurring_part(key, prod(shape) * dtype.itemsize, make)
-        if kept is not None:
-            return kept[0].narrow(batch_dim, self.passes.start, len(self.passes))
-        bits = self.bits(site, prod(shape), device)
-        return _factors(bits, rate, shape, batch_dim, dtype)
+        if self.row_numbers is None:
+            bank = self.banks[group]
+            kept = bank.get(
+                ("factors", site, tuple(shape), dtype, device),
+                self.passes.stop,
+                prod(shape) * dtype.itemsize,
+                lambda passes: (make(Streams(bank.seed, range(passes))),),
+            )
+            if kept is not None:
+                return kept[0].narrow(batch_dim, self.passes.start, len(self.passes))
+        return make(self.streams(group))
 
     def draw(
         self,

@@ -119,7 +119,8 @@ def _scaled_product(query: Tensor, key: Tensor, scale: float) -> Tensor:
         beta=0,
         alpha=scale,
     )
-    return product.unflatten(0, query.shape[:-2])
+    logits: Tensor = product.unflatten(0, query.shape[:-2])
+    return logits
 
 
 def attention_weights(

@@ -9,15 +9,15 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from service.inference import rewrites
+from service.inference.boundary import Boundary
 from service.inference.exporting import NotExpressible, graph_of
 from service.inference.noise import Noise
+from service.inference.operators import attention_weights
 from service.inference.rewrites import BATCH_DIM, module_of
 from service.inference.suffix import Chain, ChannelMix, Drop, Linear, Redone, Spread
 from service.types import Site
@@ -27,42 +27,6 @@ aten = torch.ops.aten
 _SITES = (Drop, Redone, ChannelMix, Chain)
 _DROPS_FROM_DETERMINISTIC = (Drop, ChannelMix, Chain)
 """Parts that take a deterministic tensor as it is and give it lanes themselves."""
-
-
-@dataclass(frozen=True, slots=True)
-class Boundary:
-    """What the suffix needs of some rows.
-
-    Args:
-        values: tensors and sizes.
-        batch_dims: of each value; None where it has no rows.
-        rows: B.
-    """
-
-    values: tuple[Any, ...]
-    batch_dims: tuple[int | None, ...]
-    rows: int
-
-    def select(self, rows: Sequence[int]) -> Boundary:
-        """That of some of the rows, in the order given."""
-        if len(rows) == self.rows and list(rows) == list(range(self.rows)):
-            return self
-        values = []
-        for value, dim in zip(self.values, self.batch_dims, strict=True):
-            if isinstance(value, int) and dim is not None:
-                values.append(value // self.rows * len(rows))
-            elif dim is None:
-                values.append(value)
-            else:
-                split = value.unflatten(dim, (self.rows, -1))
-                values.append(_rows_of(split, dim, rows).flatten(dim, dim + 1))
-        return Boundary(tuple(values), self.batch_dims, len(rows))
-
-
-def _rows_of(tensor: Tensor, dim: int, rows: Sequence[int]) -> Tensor:
-    if list(rows) == list(range(rows[0], rows[0] + len(rows))):
-        return tensor.narrow(dim, rows[0], len(rows))
-    return tensor.index_select(dim, torch.tensor(rows, device=tensor.device))
 
 
 class Program:
@@ -96,6 +60,22 @@ class Program:
         """Parts that may thin themselves."""
         return [part for part in self._suffix.modules() if isinstance(part, Chain)]
 
+    def thin_from(self, rows: int | None) -> None:
+        """From how many rows on chains thin themselves; None for never."""
+        for chain in self.chains:
+            chain.thinned_from_rows = rows
+
+    @property
+    def variable_dims(self) -> list[int]:
+        """Dimensions of the inputs, beside the first, that may vary."""
+        return [dim + 1 for dim, size in enumerate(self._row_shape) if size is None]
+
+    @property
+    def weights(self) -> int:
+        """How many numbers the network has, biases and the like aside."""
+        graphs = (self._prefix, self._suffix)
+        return sum(p.numel() for graph in graphs for p in graph.parameters() if p.dim() > 1)
+
     def takes(self, inputs: Tensor) -> bool:
         """Whether it was made for rows of this shape."""
         shape = inputs.shape[1:]
@@ -125,18 +105,19 @@ class Program:
         return Boundary(tuple(values), self._batch_dims, len(inputs))
 
     def run(self, boundary: Boundary, noise: Noise) -> Tensor:
-        """Outputs [T, B, ...] of all rows of the boundary, group after group.
+        """Outputs [T, B, ...] of all rows of the boundary.
 
         Args:
-            boundary: of groups · rows rows.
+            boundary: of groups · rows rows, group after group.
             noise: whose layout they have.
         """
         layout = noise.layout
         outputs: Tensor = self._suffix(layout.passes, noise, *boundary.values)
+        if self._dtype is not None:
+            outputs = outputs.float()
         split = outputs.unflatten(0, (layout.groups, layout.passes, layout.rows))
-        if layout.groups == 1:
-            return split[0]
-        return split.transpose(0, 1).flatten(1, 2)
+        by_pass: Tensor = split.transpose(0, 1).flatten(1, 2)
+        return by_pass
 
     def in_precision(self, dtype: torch.dtype, *, prefix: bool) -> Program:
         """The same with the suffix's numbers, and maybe the prefix's, in another type."""
@@ -205,11 +186,10 @@ def build_program(
 def _deterministic(graph_module: fx.GraphModule) -> set[fx.Node]:
     stochastic: set[fx.Node] = set()
     for node in graph_module.graph.nodes:
-        if module_of(graph_module, node, nn.Module) is not None and isinstance(
-            graph_module.get_submodule(str(node.target)), _SITES
-        ):
-            stochastic.add(node)
-        elif any(other in stochastic for other in node.all_input_nodes):
+        if (
+            module_of(graph_module, node, nn.Module) is not None
+            and isinstance(graph_module.get_submodule(str(node.target)), _SITES)
+        ) or any(other in stochastic for other in node.all_input_nodes):
             stochastic.add(node)
     return set(graph_module.graph.nodes) - stochastic
 
@@ -341,7 +321,8 @@ def _erase_dead(graph: fx.Graph) -> None:
 
 
 def _last_placeholder(graph: fx.Graph) -> fx.Node:
-    return [node for node in graph.nodes if node.op == "placeholder"][-1]
+    last: fx.Node = [node for node in graph.nodes if node.op == "placeholder"][-1]
+    return last
 
 
 def _note_deterministic(part: nn.Module) -> None:
@@ -382,7 +363,7 @@ _FRESH = {
     aten.mul.Tensor,
     aten.sub.Tensor,
     aten.max_pool2d.default,
-    rewrites.attention_weights,
+    attention_weights,
 }
 """Operations whose result is a tensor of its own, that nothing else shares."""
 

@@ -5,6 +5,7 @@ Each function takes a graph and leaves one that says the same.
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -27,6 +28,9 @@ from service.inference.suffix import (
 )
 
 aten = torch.ops.aten
+
+Node = Any
+"""An fx.Node; its arguments are anything that a graph can hold, which annotations cannot follow."""
 
 BATCH_DIM = "batch_dim"
 """Entry of a node's metadata: which dimension holds the rows, where the example does not say."""
@@ -67,6 +71,8 @@ _ACTIVATIONS = {
     aten.mish.default,
 }
 
+_RANDOM = OPERATORS.keys() - TRAIN_ARGUMENT.keys() - {aten.scaled_dot_product_attention.default}
+
 _NOTHING = {aten.alias.default, aten.contiguous.default, aten.clone.default, aten.detach.default}
 
 
@@ -78,7 +84,7 @@ def module_of(graph_module: fx.GraphModule, node: object, kind: type[Any]) -> An
     return found if isinstance(found, kind) else None
 
 
-def _single_user(node: fx.Node) -> fx.Node | None:
+def _single_user(node: Node) -> Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
@@ -108,22 +114,28 @@ def make_functional(graph: fx.Graph) -> None:
         ):
             raise NotExpressible(f"{node.target} writes through a view of a tensor")
         written.replace_all_uses_with(
-            node, delete_user_cb=lambda user, node=node: order[user] > order[node]
+            node, delete_user_cb=functools.partial(_comes_later, order, node)
         )
         if plain is not None and not (drawn and plain not in OPERATORS):
             node.target = plain
 
 
-def _is_view(node: fx.Node) -> bool:
+def _comes_later(order: dict[Node, int], node: Node, user: Node) -> bool:
+    return order[user] > order[node]
+
+
+def _is_view(node: Node) -> bool:
     if node.op in ("placeholder", "get_attr"):
         return True
     target = node.target
     if not isinstance(target, torch._ops.OpOverload) or target in _NOTHING:
         return False
-    return any(r.alias_info is not None and not r.alias_info.is_write for r in target._schema.returns)
+    return any(
+        r.alias_info is not None and not r.alias_info.is_write for r in target._schema.returns
+    )
 
 
-def _views(node: fx.Node) -> list[fx.Node]:
+def _views(node: Node) -> list[Node]:
     return [user for user in node.users if _is_view(user)]
 
 
@@ -176,34 +188,31 @@ def make_sites_explicit(
                     _replace(graph_module, node, node.args[0])
             else:
                 _spell_out_dropout(graph_module, node, sites)
-        elif node.target in OPERATORS and node.target is not aten.scaled_dot_product_attention.default:
-            kind, in_place = _random_kind(node)
-            number, batch_dim = sites.next(kind)
+        elif node.target in _RANDOM:
+            number, batch_dim = sites.next(_random_kind(node))
             _redo(graph_module, node, number, batch_dim)
     if sites.count != len(kinds):
         raise NotExpressible("its graph has other dropout sites than the network")
 
 
-def _random_kind(node: fx.Node) -> tuple[str, bool]:
-    name = node.target._schema.name.removeprefix("aten::")  # type: ignore[union-attr]
-    in_place = name.endswith("_")
-    name = name.removesuffix("_").removesuffix("_like")
-    return {"uniform": "rand", "normal": "randn"}.get(name, name), in_place
+def _random_kind(node: Node) -> str:
+    name = node.target._schema.name.removeprefix("aten::").removesuffix("_").removesuffix("_like")
+    return {"uniform": "rand", "normal": "randn"}.get(str(name), str(name))
 
 
-def _replace(graph_module: fx.GraphModule, node: fx.Node, new: Any) -> None:
+def _replace(graph_module: fx.GraphModule, node: Node, new: Any) -> None:
     node.replace_all_uses_with(new)
     graph_module.graph.erase_node(node)
 
 
 def _insert(
     graph_module: fx.GraphModule, name: str, module: torch.nn.Module, *arguments: Any, **named: Any
-) -> fx.Node:
+) -> Node:
     graph_module.add_submodule(name, module)
     return graph_module.graph.call_module(name, arguments, named)
 
 
-def _redo(graph_module: fx.GraphModule, node: fx.Node, number: int, batch_dim: int) -> None:
+def _redo(graph_module: fx.GraphModule, node: Node, number: int, batch_dim: int) -> None:
     with graph_module.graph.inserting_before(node):
         part = Redone(node.target, number, batch_dim)
         new = _insert(graph_module, f"site_{number}", part, *node.args, **node.kwargs)
@@ -211,11 +220,11 @@ def _redo(graph_module: fx.GraphModule, node: fx.Node, number: int, batch_dim: i
     _replace(graph_module, node, new)
 
 
-def _spell_out_dropout(graph_module: fx.GraphModule, node: fx.Node, sites: _Sites) -> None:
-    kind = node.target._schema.name.removeprefix("aten::").removesuffix("_")  # type: ignore[union-attr]
+def _spell_out_dropout(graph_module: fx.GraphModule, node: Node, sites: _Sites) -> None:
+    kind = node.target._schema.name.removeprefix("aten::").removesuffix("_")
     if kind == "native_dropout":
         raise NotExpressible("its graph has native_dropout, which returns its mask as well")
-    tensor, rate = node.args[0], float(node.args[1])  # type: ignore[arg-type]
+    tensor, rate = node.args[0], float(node.args[1])
     number, batch_dim = sites.next(kind, live=rate > 0.0)
     if rate == 0.0:
         _replace(graph_module, node, tensor)
@@ -231,7 +240,7 @@ def _spell_out_dropout(graph_module: fx.GraphModule, node: fx.Node, sites: _Site
 
 
 def _spell_out_attention(
-    graph_module: fx.GraphModule, node: fx.Node, rate: float, sites: _Sites
+    graph_module: fx.GraphModule, node: Node, rate: float, sites: _Sites
 ) -> None:
     names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
     given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
@@ -251,10 +260,10 @@ def _spell_out_attention(
     _replace(graph_module, node, output)
 
 
-def _spell_out_recurrent(graph_module: fx.GraphModule, node: fx.Node, sites: _Sites) -> None:
-    if node.target._overloadname != "input":  # type: ignore[union-attr]
+def _spell_out_recurrent(graph_module: fx.GraphModule, node: Node, sites: _Sites) -> None:
+    if node.target._overloadname != "input":
         raise NotExpressible("it has packed sequences")
-    kind = node.target._schema.name.removeprefix("aten::")  # type: ignore[union-attr]
+    kind = node.target._schema.name.removeprefix("aten::")
     data, state, weights, biases, layers, rate, _, bidirectional, batch_first = node.args
     if not rate:
         return
@@ -263,16 +272,16 @@ def _spell_out_recurrent(graph_module: fx.GraphModule, node: fx.Node, sites: _Si
         return
     graph = graph_module.graph
     directions = 2 if bidirectional else 1
-    by_layer = len(weights) // layers  # type: ignore[arg-type, operator]
+    by_layer = len(weights) // layers
     many_states = isinstance(state, list | tuple)
-    states = list(state) if many_states else [state]  # type: ignore[arg-type]
+    states = list(state) if many_states else [state]
     batch_dim = 0 if batch_first else 1
-    finals: list[list[fx.Node]] = [[] for _ in states]
+    finals: list[list[Node]] = [[] for _ in states]
     with graph.inserting_before(node):
-        for layer in range(layers):  # type: ignore[arg-type]
+        for layer in range(layers):
             if layer > 0:
                 number, batch_dim = sites.next(kind)
-                drop = Drop(number, float(rate), batch_dim)  # type: ignore[arg-type]
+                drop = Drop(number, float(rate), batch_dim)
                 data = _insert(graph_module, f"site_{number}", drop, data)
                 data.meta[BATCH_DIM] = batch_dim
             own = [
@@ -284,11 +293,11 @@ def _spell_out_recurrent(graph_module: fx.GraphModule, node: fx.Node, sites: _Si
             for part in own:
                 part.meta[BATCH_DIM] = 1
             single = graph.call_function(
-                node.target,  # type: ignore[arg-type]
+                node.target,
                 (
                     data,
                     own if many_states else own[0],
-                    weights[layer * by_layer : (layer + 1) * by_layer],  # type: ignore[index, operator]
+                    weights[layer * by_layer : (layer + 1) * by_layer],
                     biases,
                     1,
                     0.0,
@@ -308,11 +317,11 @@ def _spell_out_recurrent(graph_module: fx.GraphModule, node: fx.Node, sites: _Si
             part.meta[BATCH_DIM] = 1
     for user in list(node.users):
         index = user.args[1]
-        _replace(graph_module, user, data if index == 0 else together[index - 1])  # type: ignore[operator]
+        _replace(graph_module, user, data if index == 0 else together[index - 1])
     graph.erase_node(node)
 
 
-def _item(graph: fx.Graph, node: fx.Node, index: int) -> fx.Node:
+def _item(graph: fx.Graph, node: Node, index: int) -> Node:
     return graph.call_function(operator.getitem, (node, index))
 
 
@@ -354,7 +363,7 @@ def _tensor_of(graph_module: fx.GraphModule, node: object) -> Tensor | None:
 
 
 def _linear_of(
-    graph_module: fx.GraphModule, node: fx.Node | None, reads: fx.Node
+    graph_module: fx.GraphModule, node: Node, reads: Node
 ) -> tuple[Tensor, Tensor | None] | None:
     """Weight and bias of a linear layer that reads only `reads`."""
     if node is None or node.target is not aten.linear.default or node.args[0] is not reads:
@@ -370,7 +379,7 @@ def _linear_of(
 _FLATTENING = {aten.flatten.using_ints, aten.view.default, aten.reshape.default}
 
 
-def share_channel_products(graph_module: fx.GraphModule, deterministic: set[fx.Node]) -> None:
+def share_channel_products(graph_module: fx.GraphModule, deterministic: set[Node]) -> None:
     """A linear layer over flattened channels, some dropped: each channel's share only once.
 
     Args:
@@ -400,26 +409,28 @@ def share_channel_products(graph_module: fx.GraphModule, deterministic: set[fx.N
             )
             products.meta[BATCH_DIM] = 1
             deterministic.add(products)
-            mix = _insert(graph_module, f"channel_mix_{drop.site}", ChannelMix(drop, bias), products)
+            mix = _insert(
+                graph_module, f"channel_mix_{drop.site}", ChannelMix(drop, bias), products
+            )
         mix.meta = dict(linear.meta)
         _replace(graph_module, linear, mix)
         for dead in (flat, node):
             graph_module.graph.erase_node(dead)
 
 
-def _shape(node: fx.Node) -> list[Any] | None:
+def _shape(node: Node) -> list[Any] | None:
     value = node.meta.get("val")
     return list(value.shape) if isinstance(value, Tensor) else None
 
 
-def chain_layers(graph_module: fx.GraphModule, deterministic: set[fx.Node]) -> None:
+def chain_layers(graph_module: fx.GraphModule, deterministic: set[Node]) -> None:
     """Join dropout and linear layers in turn into `Chain`s, which may thin themselves.
 
     Args:
         graph_module: with its sites explicit.
         deterministic: nodes that are the same in every pass.
     """
-    taken: set[fx.Node] = set()
+    taken: set[Node] = set()
     for node in list(graph_module.graph.nodes):
         if node in taken:
             continue
@@ -427,7 +438,7 @@ def chain_layers(graph_module: fx.GraphModule, deterministic: set[fx.Node]) -> N
         links: list[Link] = []
         weights: list[Tensor] = []
         biases: list[Tensor | None] = []
-        inside: list[fx.Node] = []
+        inside: list[Node] = []
         while True:
             drop = module_of(graph_module, node, Drop)
             shape = _shape(node) if drop is not None else None
@@ -446,7 +457,9 @@ def chain_layers(graph_module: fx.GraphModule, deterministic: set[fx.Node]) -> N
             last = linear
             activations: list[tuple[Any, tuple[Any, ...]]] = []
             following = _single_user(last)
-            while following is not None and following.target in _ACTIVATIONS and not following.kwargs:
+            while (
+                following is not None and following.target in _ACTIVATIONS and not following.kwargs
+            ):
                 activations.append((following.target, tuple(following.args[1:])))
                 inside.append(following)
                 last = following

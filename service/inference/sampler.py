@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from service.errors import NoStochasticSite
-from service.inference.masks import Streams
-from service.inference.memory import peak_bytes
+from service.inference import tuning
+from service.inference.boundary import Boundary, join
+from service.inference.memory import is_out_of_memory, peak_bytes
+from service.inference.noise import Noise, NoiseBank
+from service.inference.program import Program
 from service.inference.sightings import switched
 from service.inference.sites import Dropping, inspect, output_tensor
-from service.inference.strategies import Choice, choose, run_passes
+from service.inference.strategies import (
+    Choice,
+    Plain,
+    Strategy,
+    Way,
+    choose_plain,
+    choose_program,
+)
 from service.types import Masks
+
+log = logging.getLogger(__name__)
 
 _SAMPLE_BYTES = 64
 """Of one float64 number of the outputs with the temporaries of the statistics around it."""
@@ -23,17 +36,6 @@ _WORKSPACE = 2
 """Kernels allocate scratch memory that no tensor shows; seen to stay below the tensors' own."""
 
 _KNOWN_SHAPES = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class _Cost:
-    """Bytes that one pass of one row needs while it runs, and while its outputs are reduced."""
-
-    activations: int
-    outputs: int
-
-    def row_passes_that_fit(self, budget: int) -> int:
-        return max(1, budget // max(1, self.activations, self.outputs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,21 @@ class Chunk:
     outputs: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """Bytes that rows of one shape need.
+
+    Args:
+        opening: of one row while what comes before the first site runs.
+        boundary: that one row keeps of it.
+        row_pass: of one pass of one row, while it runs and while its outputs are reduced.
+    """
+
+    opening: int
+    boundary: int
+    row_pass: int
+
+
 class Sampler:
     """Runs one network deterministically or with what drops out switched on.
 
@@ -59,30 +76,44 @@ class Sampler:
     Args:
         network: on its device.
         dropping: what drops out in it.
-        strategy: how passes are run.
+        plain: the way that takes any input.
+        program: the better way, for inputs that it takes.
+        strategy: what is shown of the choice.
         device: where the network is.
-        memory_bytes: budget of the activations and samples of one chunk.
+        memory_bytes: budget of the activations and outputs of one chunk.
+        bank: of the noise of the model's own seed.
+        precision: that passes are computed in.
     """
 
     def __init__(
         self,
         network: nn.Module,
         dropping: Dropping,
+        plain: Plain,
+        program: Program | None,
         strategy: Choice,
         device: torch.device,
+        *,
         memory_bytes: int,
+        bank: NoiseBank,
+        precision: str,
     ) -> None:
         self._network = network
         self.dropping = dropping
         self.strategy = strategy
         self.device = device
-        self._memory_bytes = memory_bytes
+        self.precision = precision
+        self.memory_bytes = memory_bytes
+        self._plain = plain
+        self._program = program
+        self._bank = bank
+        self._chunk: int | None = None
         self._costs: dict[tuple[int, ...], _Cost] = {}
 
     def deterministic(self, inputs: Tensor) -> Tensor:
         """Dropout off: exactly `network.eval()(inputs)`. Inputs [B, D...] → outputs [B, ...]."""
         inputs = inputs.to(self.device)
-        fitting = self.row_passes_that_fit(inputs)
+        fitting = max(1, self.memory_bytes // max(1, self.cost(inputs).row_pass))
         with torch.inference_mode(), switched(self._network, ()):
             outputs = [output_tensor(self._network(chunk)) for chunk in inputs.split(fitting)]
             return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
@@ -99,32 +130,68 @@ class Sampler:
             rows: [B], number of each row within its own request: with independent masks it, and
                 not the place in this batch, decides what drops.
         """
-        return Batch(self, inputs.to(self.device), masks, list(seeds), list(rows))
+        banks = {seed: self._bank_of(seed) for seed in dict.fromkeys(seeds)}
+        return Batch(self, inputs.to(self.device), masks, list(seeds), list(rows), banks)
 
-    def run(self, inputs: Tensor, streams: Streams) -> Tensor:
-        """The passes of `streams` over all rows at once, whatever memory it takes: [T, B, ...]."""
-        with torch.inference_mode(), switched(self._network, self.dropping.modules):
-            return run_passes(self._network, self.dropping, self.strategy.name, inputs, streams)
+    def way_for(self, inputs: Tensor) -> Way:
+        """What runs inputs of this shape."""
+        if self._program is not None and self._program.takes(inputs):
+            return self._program
+        return self._plain
 
-    def row_passes_that_fit(self, inputs: Tensor) -> int:
-        """How many passes of rows like these fit the memory budget at once."""
-        return self._cost(inputs).row_passes_that_fit(self._memory_bytes)
+    def row_passes_at_once(self, inputs: Tensor) -> int:
+        """How many passes of rows like these make a chunk."""
+        fitting = max(1, self.memory_bytes // max(1, self.cost(inputs).row_pass))
+        return fitting if self._chunk is None else min(fitting, self._chunk)
 
-    def _cost(self, inputs: Tensor) -> _Cost:
+    def rows_at_once(self, inputs: Tensor) -> tuple[int, int]:
+        """How many rows like these are opened at once, and how many may stay open."""
+        cost = self.cost(inputs)
+        opened = max(1, self.memory_bytes // max(1, cost.opening))
+        kept = max(1, self.memory_bytes // max(1, cost.boundary))
+        return min(opened, kept), kept
+
+    def tuned(self, example: Callable[[int], Tensor]) -> Sampler:
+        """Itself, with the size of chunk that runs fastest on this machine."""
+        inputs = example(1)
+        limit = max(1, self.memory_bytes // max(1, self.cost(inputs).row_pass))
+        bank = NoiseBank(self._bank.seed, self.memory_bytes)
+        with torch.inference_mode():
+            self._chunk = tuning.time_chunks(self.way_for(inputs), example, limit, bank).chunk
+        return self
+
+    def shrink(self, row_passes: int) -> None:
+        """Remember that so many passes × rows are the most that fit after all."""
+        log.warning("out of memory: from now on %d rows x passes make a chunk", row_passes)
+        self._chunk = max(1, row_passes)
+
+    def cost(self, inputs: Tensor) -> _Cost:
         """What a row of this shape needs, measured on the first such row that comes."""
         shape = tuple(inputs.shape[1:])
         if shape not in self._costs:
-            one = Streams(seed=0, passes=[0])
-            outputs: list[Tensor] = []
-
-            def run() -> None:
-                outputs.append(self.run(inputs[:1], one))
-
-            activations = _WORKSPACE * peak_bytes(run)
             if len(self._costs) >= _KNOWN_SHAPES:
                 self._costs.clear()
-            self._costs[shape] = _Cost(activations, outputs[0].numel() * _SAMPLE_BYTES)
+            self._costs[shape] = self._measure(inputs[:1])
         return self._costs[shape]
+
+    def _measure(self, row: Tensor) -> _Cost:
+        way = self.way_for(row)
+        noise = Noise([NoiseBank(0, 0)], range(1), 1)
+        opened: list[Boundary] = []
+        outputs: list[Tensor] = []
+        with torch.inference_mode():
+            opening = peak_bytes(lambda: opened.append(way.open(row)))
+            running = peak_bytes(lambda: outputs.append(way.run(opened[0], noise)))
+        return _Cost(
+            opening=_WORKSPACE * opening,
+            boundary=opened[0].bytes,
+            row_pass=max(_WORKSPACE * running, outputs[0].numel() * _SAMPLE_BYTES),
+        )
+
+    def _bank_of(self, seed: int) -> NoiseBank:
+        if seed == self._bank.seed:
+            return self._bank
+        return NoiseBank(seed, self.memory_bytes // 4, lasting=False)
 
 
 class Batch:
@@ -140,12 +207,17 @@ class Batch:
         masks: Masks,
         seeds: Sequence[int],
         rows: Sequence[int],
+        banks: dict[int, NoiseBank],
+        opened: Boundary | None = None,
     ) -> None:
         self._sampler = sampler
         self._inputs = inputs
         self._masks = masks
         self._seeds = seeds
         self._rows = rows
+        self._banks = banks
+        self._way = sampler.way_for(inputs)
+        self._opened = opened
 
     def __len__(self) -> int:
         return len(self._seeds)
@@ -155,32 +227,105 @@ class Batch:
 
         For a given row its passes come in ascending order.
         """
-        places_of: dict[int, list[int]] = {}
-        for place, seed in enumerate(self._seeds):
-            places_of.setdefault(seed, []).append(place)
-        fitting = self._sampler.row_passes_that_fit(self._inputs)
-        for seed, places in places_of.items():
-            for start in range(0, len(places), fitting):
-                some = places[start : start + fitting]
-                inputs = self._inputs if len(some) == len(self) else self._inputs[some]
-                own = [self._rows[place] for place in some]
-                step = fitting // len(some)
-                for first in range(passes.start, passes.stop, step):
-                    numbers = range(first, min(first + step, passes.stop))
-                    streams = Streams(
-                        seed, numbers, own if self._masks is Masks.INDEPENDENT else None
-                    )
-                    yield Chunk(some, numbers, self._sampler.run(inputs, streams))
+        for groups in self._layouts(len(passes)):
+            if len(groups) > 1:
+                places = [place for group in groups for place in group]
+                yield from self._attempt(self._boundary(places), places, len(groups), passes)
+            else:
+                yield from self._run_group(groups[0], passes)
 
     def select(self, keep: Sequence[int]) -> Batch:
         """The batch of these rows, in this order."""
+        seeds = [self._seeds[place] for place in keep]
         return Batch(
             self._sampler,
             self._inputs[list(keep)],
             self._masks,
-            [self._seeds[place] for place in keep],
+            seeds,
             [self._rows[place] for place in keep],
+            {seed: self._banks[seed] for seed in dict.fromkeys(seeds)},
+            None if self._opened is None else self._opened.select(keep),
         )
+
+    def _layouts(self, passes: int) -> Iterator[list[list[int]]]:
+        """Places of rows that run together: of one seed, or of several seeds with equally many.
+
+        Several stand together only where one chunk holds all their passes.
+        """
+        _, kept = self._sampler.rows_at_once(self._inputs)
+        places: dict[int, list[int]] = {}
+        for place, seed in enumerate(self._seeds):
+            places.setdefault(seed, []).append(place)
+        by_size: dict[int, list[list[int]]] = {}
+        for own in places.values():
+            for start in range(0, len(own), kept):
+                some = own[start : start + kept]
+                by_size.setdefault(len(some), []).append(some)
+        fitting = self._sampler.row_passes_at_once(self._inputs)
+        for rows, groups in by_size.items():
+            together = max(1, min(kept // rows, fitting // (rows * passes)))
+            for start in range(0, len(groups), together):
+                yield groups[start : start + together]
+
+    def _boundary(self, places: Sequence[int]) -> Boundary:
+        """What is known of these rows; all of it stays where it fits the budget."""
+        at_once, kept = self._sampler.rows_at_once(self._inputs)
+        if self._opened is None and len(self) <= kept:
+            self._opened = self._open(self._inputs, at_once)
+        if self._opened is not None:
+            return self._opened.select(places)
+        return self._open(self._inputs[list(places)], at_once)
+
+    def _open(self, inputs: Tensor, at_once: int) -> Boundary:
+        with torch.inference_mode():
+            return join([self._way.open(part) for part in inputs.split(at_once)])
+
+    def _run_group(self, places: Sequence[int], passes: range) -> Iterator[Chunk]:
+        """Rows of one seed, pass by pass so that what a pass draws serves all of them."""
+        boundary = self._boundary(places)
+        first = passes.start
+        while first < passes.stop:
+            # Asked anew each time: what did not fit has made it smaller.
+            fitting = self._sampler.row_passes_at_once(self._inputs)
+            numbers = range(first, min(first + max(1, fitting // len(places)), passes.stop))
+            for start in range(0, len(places), fitting):
+                some = range(start, min(start + fitting, len(places)))
+                own = [places[index] for index in some]
+                yield from self._attempt(boundary.select(some), own, 1, numbers)
+            first = numbers.stop
+
+    def _attempt(
+        self, boundary: Boundary, places: Sequence[int], groups: int, passes: range
+    ) -> Iterator[Chunk]:
+        """Run a chunk; where it does not fit the memory after all, its halves."""
+        rows = len(places) // groups
+        independent = self._masks is Masks.INDEPENDENT
+        noise = Noise(
+            [self._banks[self._seeds[places[group * rows]]] for group in range(groups)],
+            passes,
+            rows,
+            [self._rows[place] for place in places] if independent else None,
+        )
+        try:
+            with torch.inference_mode():
+                outputs = self._way.run(boundary, noise)
+        except Exception as error:
+            if not is_out_of_memory(error) or len(places) * len(passes) == 1:
+                raise
+            self._sampler.shrink(len(places) * len(passes) // 2)
+        else:
+            yield Chunk(places, passes, outputs)
+            return
+        if len(passes) > 1:
+            middle = passes.start + len(passes) // 2
+            for half in (range(passes.start, middle), range(middle, passes.stop)):
+                yield from self._attempt(boundary, places, groups, half)
+            return
+        middle = len(places) // 2 if groups == 1 else rows
+        for some in (range(middle), range(middle, len(places))):
+            own = [places[index] for index in some]
+            of_half = 1 if groups == 1 else len(own) // rows
+            yield from self._attempt(boundary.select(some), own, of_half, passes)
 
 
 def build_sampler(
@@ -189,8 +334,14 @@ def build_sampler(
     *,
     device: torch.device,
     memory_bytes: int,
+    noise_bytes: int = 128 * 2**20,
+    seed: int = 0,
+    passes: int = 50,
+    precision: str = "auto",
+    to_values: Callable[[Tensor], Tensor] = lambda outputs: outputs,
     stochastic: Sequence[str] = (),
     deterministic: bool = False,
+    variable: Collection[int] = (),
 ) -> Sampler:
     """Find what drops out in a network, verify it and choose how to sample it.
 
@@ -198,9 +349,15 @@ def build_sampler(
         network: on `device`.
         example: makes inputs [B, D...] on `device` for a B.
         device: where the network is.
-        memory_bytes: budget of one chunk.
+        memory_bytes: budget of the activations and outputs of one chunk.
+        noise_bytes: budget of what is kept of the noise of `seed`.
+        seed: the model's own.
+        passes: the model's T.
+        precision: `auto`, `float32` or `bfloat16`.
+        to_values: raw outputs [T, B, ...] → the values whose mean is reported.
         stochastic: names of further module classes that drop.
         deterministic: take a network in which nothing drops; all its passes are the same.
+        variable: dimensions of the inputs, beside the first, that may vary.
 
     Raises:
         NoStochasticSite: nothing drops.
@@ -212,4 +369,40 @@ def build_sampler(
         if not deterministic:
             raise
         dropping = Dropping((), (), (), "nothing drops, as model.toml says")
-    return Sampler(network, dropping, choose(network, dropping, example), device, memory_bytes)
+    plain = choose_plain(network, dropping, example)
+    program, reason = choose_program(network, dropping, example, variable)
+    own_precision = _precision_of(network)
+    sentences = [reason]
+    if program is None:
+        if precision == "bfloat16":
+            log.warning("CANDOR_PRECISION=bfloat16 needs a sampling program: %s", reason)
+        choice = Choice(plain.name, f"no sampling program: {reason}; {plain.reason}")
+    else:
+        with torch.inference_mode():
+            bank = NoiseBank(seed, noise_bytes)
+            if own_precision == "float32":
+                precise = tuning.choose_precision(
+                    program, precision, example, to_values, passes, bank
+                )
+                program, own_precision = precise.program, precise.name
+                sentences += [precise.reason] if precise.reason else []
+            thinned_from = tuning.tune_thinning(program, example, passes, bank)
+        if thinned_from is not None:
+            sentences.append(f"thinned from {thinned_from} rows on")
+        choice = Choice(Strategy.SAMPLING_PROGRAM, "; ".join(sentences))
+    return Sampler(
+        network,
+        dropping,
+        Plain(network, dropping, plain.name),
+        program,
+        choice,
+        device,
+        memory_bytes=memory_bytes,
+        bank=NoiseBank(seed, noise_bytes),
+        precision=own_precision,
+    ).tuned(example)
+
+
+def _precision_of(network: nn.Module) -> str:
+    first = next(iter(network.parameters()), torch.empty(0))
+    return str(first.dtype).removeprefix("torch.")

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from service.inference.draws import Draw
 from service.inference.noise import Noise
 from service.inference.operators import OPERATORS
-
 
 _FUSED = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
@@ -68,11 +67,11 @@ class Linear(nn.Module):
                 tensor, self.weight, self.bias, self._activation, [], self._approximate
             )
             return fused
-        plain = F.linear(tensor, self.weight, self.bias)
+        plain = functional.linear(tensor, self.weight, self.bias)
         if self._activation == "relu":
             return plain.relu_()
         if self._activation == "gelu":
-            return F.gelu(plain, approximate=self._approximate)
+            return functional.gelu(plain, approximate=self._approximate)
         return plain
 
 
@@ -86,7 +85,8 @@ class Spread(nn.Module):
     def forward(self, tensor: Tensor, noise: Noise) -> Tensor:
         """[.., B · k, ..] → [.., L · B · k, ..]."""
         dim = self._batch_dim
-        return noise.layout.spread(tensor, dim).flatten(dim, dim + 2)
+        # Contiguous also where it is one row, which flattening would leave a view of.
+        return noise.layout.spread(tensor, dim).flatten(dim, dim + 2).contiguous()
 
 
 class Drop(nn.Module):
@@ -138,7 +138,8 @@ class Drop(nn.Module):
         dropped = split.mul_(factors) if in_place else split * factors
         if residual is not None:
             dropped.add_(residual.unflatten(dim, dropped.shape[dim : last + 1]))
-        return dropped.flatten(dim, last)
+        flat: Tensor = dropped.flatten(dim, last)
+        return flat
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +279,7 @@ class Chain(nn.Module):
         """[B, F] or [L · B, F] → [L · B, F′]."""
         if self.thinned_from_rows is not None and noise.rows >= self.thinned_from_rows:
             key = ("thinned", self.links[0].drop.site, tensor.dtype, tensor.device)
-            thinned = noise.recurring_part(
+            thinned = noise.lasting_part(
                 key,
                 self._thinned_numbers() * tensor.itemsize,
                 lambda passes: self._thin(noise, passes, tensor),
@@ -286,17 +287,16 @@ class Chain(nn.Module):
             if thinned is not None:
                 return self._thinned(tensor, noise, thinned)
         for link, weight, bias in zip(self.links, self.weights, self.biases, strict=True):
-            tensor = F.linear(link.drop(tensor, noise), weight, bias)
+            tensor = functional.linear(link.drop(tensor, noise), weight, bias)
             tensor = activate(tensor, link.activations)
         return tensor
 
     def _thinned_numbers(self) -> int:
         """About how many weights a thinned pass has."""
         kept = [1.0 - link.drop.rate for link in self.links] + [1.0]
-        sizes = [
-            w.numel() * a * b for w, a, b in zip(self.weights, kept, kept[1:], strict=False)
-        ]
-        return round(sum(sizes))
+        sizes = [w.numel() * a * b for w, a, b in zip(self.weights, kept, kept[1:], strict=False)]
+        whole: int = round(sum(sizes))
+        return whole
 
     def _thin(self, noise: Noise, passes: range, like: Tensor) -> tuple[Tensor, ...]:
         """Units kept before the first layer [T, K], then each layer's weight [T, K, K′] and bias.
@@ -321,7 +321,7 @@ class Chain(nn.Module):
     def _kept_units(self, noise: Noise, passes: range, number: int) -> tuple[Tensor, Tensor]:
         """Indices [T, K] of the units that each pass keeps, and which of them are not padding."""
         weight, drop = self.weights[number], self.links[number].drop
-        whole = Noise(noise.seeds, passes, 1, None, noise.bank, len(passes))
+        whole = Noise(noise.banks, passes, 1)
         factors = whole.factors(
             drop.site, drop.rate, (1, weight.shape[1]), 0, torch.float32, weight.device
         )

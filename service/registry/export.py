@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from service.errors import ModelBroken
+from service.inference.exporting import NotExpressible, export
 from service.inference.sightings import sightings, switched
 from service.inference.sites import find_droppers
 from service.registry import repository
@@ -65,19 +64,12 @@ def export_archive(folder: Path, version: int | None, out: Path) -> int:
 
 
 def _export(network: nn.Module, inputs: Tensor, spec: InputSpec) -> torch.export.ExportedProgram:
-    dynamic: dict[int, object] = {0: torch.export.Dim.DYNAMIC}
-    dynamic |= {i + 1: torch.export.Dim.DYNAMIC for i, size in enumerate(spec.shape) if size == -1}
     try:
-        # The exporter warns of what the comparison afterwards would show.
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            logging.getLogger("torch.export").setLevel(logging.ERROR)
-            return torch.export.export(network, (inputs,), dynamic_shapes=(dynamic,), strict=False)
-    except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        return export(network, inputs, [i + 1 for i, size in enumerate(spec.shape) if size == -1])
+    except NotExpressible as error:
         raise ModelBroken(
-            f"torch.export cannot follow this network ({type(error).__name__}: {first}); serve it "
-            f"as it is, with network.py and {repository.WEIGHTS}, {FILE} is not needed"
+            f"{error}; serve it as it is, with network.py and {repository.WEIGHTS}, {FILE} is not "
+            "needed"
         ) from error
 
 

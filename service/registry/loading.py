@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import logging
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from service.errors import CandorError, ModelBroken
 from service.inference import prediction
+from service.inference.devices import Resources
 from service.inference.graph import GraphNetwork
 from service.inference.prediction import Fields
 from service.inference.sampler import Sampler, build_sampler
@@ -44,7 +46,7 @@ class LoadedModel:
         manifest: its `model.toml`.
         sampler: its network, ready to run.
         parameters: how many numbers were trained.
-        precision: of its weights, as PyTorch names it.
+        precision: that its passes are computed in, as PyTorch names it.
         warnings: what its maker should look at.
     """
 
@@ -75,8 +77,7 @@ def load_version(
     folder: Path,
     ref: ModelRef,
     manifest: Manifest,
-    device: torch.device,
-    memory_bytes: int,
+    resources: Resources,
 ) -> LoadedModel:
     """Build the network, read its weights and verify it with real passes of both kinds.
 
@@ -85,8 +86,7 @@ def load_version(
         folder: of the model.
         ref: which version.
         manifest: of the model.
-        device: where it will run.
-        memory_bytes: budget of one chunk.
+        resources: where it will run and what it may use.
 
     Raises:
         ModelBroken: with a sentence that says what is wrong and what to do.
@@ -98,6 +98,7 @@ def load_version(
     else:
         network = build_network(folder, manifest)
         read_weights(network, folder / str(ref.version) / WEIGHTS)
+    device = resources.device
     network.to(device).eval().requires_grad_(False)
     example = example_of(manifest.input, device)
     try:
@@ -106,9 +107,15 @@ def load_version(
             network,
             example,
             device=device,
-            memory_bytes=memory_bytes,
+            memory_bytes=resources.memory_bytes,
+            noise_bytes=resources.noise_bytes,
+            seed=manifest.seed,
+            passes=manifest.passes,
+            precision=resources.precision,
+            to_values=functools.partial(prediction.values, manifest.task),
             stochastic=manifest.stochastic,
             deterministic=manifest.deterministic,
+            variable=[i + 1 for i, size in enumerate(manifest.input.shape) if size == -1],
         )
         plan = SamplePlan(passes=2, seed=manifest.seed, masks=manifest.masks)
         prediction.predict(sampler, manifest.task, example(2), plan, prediction.FIELDS)
@@ -122,7 +129,7 @@ def load_version(
         ) from error
     log.info("verified %s: %s", ref, sampler.strategy.reason)
     lost = network.warnings if isinstance(network, GraphNetwork) else ()
-    warned = (*sampler.dropping.warnings, *lost)
+    warned = (*sampler.dropping.warnings, *lost, *_precision_refused(sampler, resources))
     for warning in warned:
         log.warning("%s: %s", ref, warning)
     return LoadedModel(
@@ -130,7 +137,7 @@ def load_version(
         manifest,
         sampler,
         parameters=sum(p.numel() for p in network.parameters()),
-        precision=_precision(network),
+        precision=sampler.precision,
         warnings=warned,
     )
 
@@ -246,9 +253,13 @@ def _verify_deterministic(
         )
 
 
-def _precision(network: nn.Module) -> str:
-    first = next(iter(network.parameters()), torch.empty(0))
-    return str(first.dtype).removeprefix("torch.")
+def _precision_refused(sampler: Sampler, resources: Resources) -> tuple[str, ...]:
+    if resources.precision == "auto" or resources.precision == sampler.precision:
+        return ()
+    return (
+        f"CANDOR_PRECISION={resources.precision} does not apply: passes run in {sampler.precision} "
+        f"({sampler.strategy.reason})",
+    )
 
 
 def _in_words(error: Exception, folder: Path) -> str:

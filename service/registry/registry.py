@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-import torch
-
 from service.errors import CandorError, ModelBroken, ModelNotFound, ModelNotReady
+from service.inference.devices import Resources
 from service.registry import repository
 from service.registry.loading import LoadedModel, load_version
 from service.registry.manifest import FILE, Manifest, read_manifest
@@ -67,21 +66,18 @@ class Registry:
 
     Args:
         root: the model repository.
-        device: where models run.
-        memory_bytes: budget of one chunk of sampling.
+        resources: where models run and what they may use.
         default_model: serves requests that name no model; not needed where there is one.
     """
 
     def __init__(
         self,
         root: Path,
-        device: torch.device,
-        memory_bytes: int,
+        resources: Resources,
         default_model: str | None = None,
     ) -> None:
         self._root = root
-        self._device = device
-        self._memory_bytes = memory_bytes
+        self._resources = resources
         self._default_model = default_model
         self._models: dict[str, Model] = {}
         self._lock = threading.Lock()
@@ -217,8 +213,7 @@ class Registry:
                 self._root / model.name,
                 ref,
                 model.manifest,
-                self._device,
-                self._memory_bytes,
+                self._resources,
             )
         except CandorError as error:
             done = Version(number, State.FAILED, error.message)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from service.errors import ModelBroken
+from service.inference.devices import Resources
 from service.registry.loading import LoadedModel, load_version
 from service.registry.manifest import read_manifest
 from service.types import ModelRef
@@ -30,8 +31,7 @@ def load(folder: Path, version: int = 1) -> LoadedModel:
         folder,
         ModelRef(folder.name, version),
         read_manifest(folder),
-        torch.device("cpu"),
-        memory_bytes=2**24,
+        Resources(torch.device("cpu"), memory_bytes=2**24),
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from service.errors import ModelBroken, NoStochasticSite
+from service.inference.devices import Resources
 from service.registry.loading import LoadedModel, load_version
 from service.registry.manifest import read_manifest
 from service.types import Masks, ModelRef, SamplePlan
@@ -34,9 +35,8 @@ def network(init: str, forward: str, before: str = "") -> str:
 
 def load(folder: Path) -> LoadedModel:
     ref, manifest = ModelRef(folder.name, 1), read_manifest(folder)
-    return load_version(
-        folder.parent, folder, ref, manifest, torch.device("cpu"), memory_bytes=2**26
-    )
+    resources = Resources(torch.device("cpu"), memory_bytes=2**26)
+    return load_version(folder.parent, folder, ref, manifest, resources)
 
 
 TWO = "self.a, self.b, self.drop = nn.Linear(4, 4), nn.Linear(4, 3), nn.Dropout(0.5)"

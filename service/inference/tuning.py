@@ -1,0 +1,194 @@
+"""What is fastest on this machine, measured when a model loads."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from service.inference.exporting import NotExpressible
+from service.inference.noise import Noise, NoiseBank
+from service.inference.program import Program
+from service.inference.strategies import Way
+
+log = logging.getLogger(__name__)
+
+_CHUNKS = (16, 64, 256, 1024, 4096)
+"""Rows × passes of a chunk that are tried."""
+
+_ROWS = 32
+"""Of the batches that are timed."""
+
+_LONG_S = 0.2
+"""A run that takes longer is not repeated, and no larger chunk is tried."""
+
+_SMALL = 250_000
+"""Weights below which a network stays in float32 unless it takes long all the same: what it would
+gain nobody would notice, and a measurement that is mostly noise must not decide."""
+
+_LONG_ALL_THE_SAME_S = 20e-3
+
+_CLEARLY = 0.7
+"""Share of float32's time below which bfloat16 counts as faster: noise must not decide."""
+
+_ALLOWED_ERROR = 0.1
+"""Of lower precision, as a share of the Monte Carlo standard error."""
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """Best time of a few calls; only one after the first where they take long."""
+    function()
+    best = float("inf")
+    for _ in range(4):
+        started = time.perf_counter()
+        function()
+        best = min(best, time.perf_counter() - started)
+        if best > _LONG_S:
+            break
+    return best
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How fast a way runs.
+
+    Args:
+        chunk: rows × passes that run fastest together.
+        seconds: of one row × pass in such a chunk.
+    """
+
+    chunk: int
+    seconds: float
+
+
+def time_chunks(way: Way, example: Callable[[int], Tensor], limit: int, bank: NoiseBank) -> Timing:
+    """The chunk that runs fastest.
+
+    Args:
+        way: that runs passes.
+        example: makes inputs [B, D...] for a B.
+        limit: rows × passes that fit the memory budget.
+        bank: for the noise.
+    """
+    best = Timing(1, float("inf"))
+    rows = min(_ROWS, limit)
+    boundary = way.open(example(rows))
+    for chunk in (c for c in _CHUNKS if c <= limit or c == _CHUNKS[0]):
+        some = boundary.select(range(min(rows, chunk)))
+        passes = max(1, chunk // some.rows)
+        noise = Noise([bank], range(passes), some.rows)
+        elapsed = seconds(functools.partial(way.run, some, noise))
+        each = elapsed / (passes * some.rows)
+        # Larger chunks cost less around the engine, so they win a tie.
+        if each <= 1.03 * best.seconds:
+            best = Timing(chunk, each)
+        if elapsed > _LONG_S:
+            break
+    return best
+
+
+def tune_thinning(
+    program: Program, example: Callable[[int], Tensor], passes: int, bank: NoiseBank
+) -> int | None:
+    """Set from how many rows on thinned passes are faster; returns it, None for never."""
+    program.thin_from(None)
+    if not program.chains:
+        return None
+    found: int | None = None
+    for rows in (128, 32, 8, 1):
+        boundary = program.open(example(rows))
+        noise = Noise([bank], range(passes), rows)
+        program.thin_from(None)
+        dense = seconds(functools.partial(program.run, boundary, noise))
+        program.thin_from(1)
+        thinned = seconds(functools.partial(program.run, boundary, noise))
+        if thinned > 0.95 * dense:
+            break
+        found = rows
+    program.thin_from(found)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """The program to serve, the type it computes in, and why."""
+
+    program: Program
+    name: str
+    reason: str
+
+
+def choose_precision(
+    program: Program,
+    wanted: str,
+    example: Callable[[int], Tensor],
+    to_values: Callable[[Tensor], Tensor],
+    passes: int,
+    bank: NoiseBank,
+) -> Precision:
+    """float32, or bfloat16 where it is faster and its error drowns in the Monte Carlo error.
+
+    Args:
+        program: in float32.
+        wanted: `auto`, `float32` or `bfloat16`; the last is taken without a check of its error.
+        example: makes inputs [B, D...] for a B.
+        to_values: raw outputs [T, B, ...] → the values whose mean is reported, [T, B, C].
+        passes: the model's T.
+        bank: for the noise.
+    """
+    if wanted == "float32":
+        return Precision(program, "float32", "")
+    if wanted == "auto" and not _has_fast_bfloat16():
+        return Precision(program, "float32", "")
+    inputs = example(_ROWS)
+    # Standard errors are told apart with a few rows and passes; the answer's T scales them.
+    few = min(passes, 20)
+    noise = Noise([bank], range(few), len(inputs))
+
+    def run(candidate: Program) -> Tensor:
+        return candidate.run(candidate.open(inputs), noise)
+
+    try:
+        lower = [program.in_precision(torch.bfloat16, prefix=prefix) for prefix in (True, False)]
+        if wanted == "bfloat16":
+            if not run(lower[0]).isfinite().all():
+                raise NotExpressible("it overflows")
+            return Precision(lower[0], "bfloat16", "bfloat16, as CANDOR_PRECISION says")
+        plain_s = seconds(functools.partial(run, program))
+        if program.weights < _SMALL and plain_s < _LONG_ALL_THE_SAME_S:
+            return Precision(program, "float32", "")
+        exact = to_values(run(program).double())
+        standard_error = exact.std(dim=0) / passes**0.5
+        for candidate in lower:
+            if seconds(functools.partial(run, candidate)) > _CLEARLY * plain_s:
+                continue
+            error = to_values(run(candidate).double()).mean(dim=0) - exact.mean(dim=0)
+            share = float(error.square().mean().sqrt() / standard_error.square().mean().sqrt())
+            if share < _ALLOWED_ERROR:
+                return Precision(
+                    candidate,
+                    "bfloat16",
+                    f"bfloat16, whose error is {share:.1%} of the Monte Carlo standard error",
+                )
+            refusal = (
+                f"float32, since bfloat16's error would be {share:.0%} of the Monte Carlo standard "
+                f"error; more than {_ALLOWED_ERROR:.0%} is not accepted"
+            )
+            if candidate is lower[-1]:
+                return Precision(program, "float32", refusal)
+    except Exception as error:
+        log.warning("bfloat16 cannot be used: %s", error)
+        return Precision(program, "float32", f"float32, since bfloat16 failed: {error}")
+    return Precision(program, "float32", "")
+
+
+def _has_fast_bfloat16() -> bool:
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(bool(getattr(torch.cpu, check, bool)()) for check in checks)
