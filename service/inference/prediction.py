@@ -58,23 +58,21 @@ def predict(
         inputs: [B, D...].
         plan: passes, seed and masks.
         fields: which of `FIELDS`.
-        rows: number of each row within its own request; see `Sampler.sample`.
+        rows: number of each row within its own request, 0 to B − 1 by default.
 
     Returns:
         Each field as an array: [B, C], [B], [T, B, C] or [Q, B, C]. Those with outputs are in the
         network's own precision, those with one value a row in float64.
     """
-    parts: list[dict[str, Tensor]] = []
-    for _, outputs in sampler.sample(inputs, plan, rows):
-        with torch.inference_mode():
-            parts.append(_reduce(task, outputs, fields))
-    passes_first = ("samples", "quantiles")
-    found: Fields = {
-        name: torch.cat([p[name] for p in parts], dim=1 if name in passes_first else 0)
-        .cpu()
-        .numpy()
-        for name in parts[0]
-    }
+    numbers = range(len(inputs)) if rows is None else rows
+    batch = sampler.open(inputs, plan.masks, [plan.seed] * len(inputs), numbers)
+    with torch.inference_mode():
+        chunks = list(batch.run(range(plan.passes)))
+        first = chunks[0].outputs
+        outputs = first.new_empty(plan.passes, len(inputs), *first.shape[2:])
+        for chunk in chunks:
+            outputs[chunk.passes.start : chunk.passes.stop, list(chunk.rows)] = chunk.outputs
+        found = {n: t.cpu().numpy() for n, t in _reduce(task, outputs, fields).items()}
     return {name: found.get(name) for name in FIELDS if name in fields}
 
 

@@ -14,30 +14,41 @@ from service.inference.memory import peak_bytes
 from service.inference.sightings import switched
 from service.inference.sites import Dropping, inspect, output_tensor
 from service.inference.strategies import Choice, choose, run_passes
-from service.types import Masks, SamplePlan
+from service.types import Masks
 
 _SAMPLE_BYTES = 64
-"""Of one float64 number of the samples [T, B, C] with the temporaries of the measures around it."""
+"""Of one float64 number of the outputs with the temporaries of the statistics around it."""
 
 _WORKSPACE = 2
 """Kernels allocate scratch memory that no tensor shows; seen to stay below the tensors' own."""
-
 
 _KNOWN_SHAPES = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class _Cost:
-    """Bytes that one pass of one row needs while it runs, and those its outputs keep."""
+    """Bytes that one pass of one row needs while it runs, and while its outputs are reduced."""
 
     activations: int
     outputs: int
 
     def row_passes_that_fit(self, budget: int) -> int:
-        return max(1, budget // max(1, self.activations))
+        return max(1, budget // max(1, self.activations, self.outputs))
 
-    def rows_that_fit(self, budget: int, passes: int) -> int:
-        return max(1, budget // max(1, self.outputs * passes))
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some passes of some rows of a batch.
+
+    Args:
+        rows: positions in the batch.
+        passes: numbers of the passes.
+        outputs: raw outputs of the network, [len(passes), len(rows), ...].
+    """
+
+    rows: Sequence[int]
+    passes: range
+    outputs: Tensor
 
 
 class Sampler:
@@ -71,59 +82,33 @@ class Sampler:
     def deterministic(self, inputs: Tensor) -> Tensor:
         """Dropout off: exactly `network.eval()(inputs)`. Inputs [B, D...] → outputs [B, ...]."""
         inputs = inputs.to(self.device)
-        fitting = self._cost(inputs).row_passes_that_fit(self._memory_bytes)
+        fitting = self.row_passes_that_fit(inputs)
         with torch.inference_mode(), switched(self._network, ()):
             outputs = [output_tensor(self._network(chunk)) for chunk in inputs.split(fitting)]
             return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
-    def sample(
-        self, inputs: Tensor, plan: SamplePlan, rows: Sequence[int] | None = None
-    ) -> Iterator[tuple[slice, Tensor]]:
-        """All passes over a chunk of rows at a time.
+    def open(
+        self, inputs: Tensor, masks: Masks, seeds: Sequence[int], rows: Sequence[int]
+    ) -> Batch:
+        """Rows that are ready to run any passes.
 
         Args:
             inputs: [B, D...].
-            plan: passes, seed and masks.
-            rows: number of each row within its own request, 0 to B − 1 by default: with
-                independent masks it, and not the place in this batch, decides what drops.
-
-        Yields:
-            the rows of the chunk and its outputs [T, b, ...].
+            masks: of all rows.
+            seeds: [B], of the request that each row belongs to.
+            rows: [B], number of each row within its own request: with independent masks it, and
+                not the place in this batch, decides what drops.
         """
-        inputs = inputs.to(self.device)
-        numbers = range(len(inputs)) if rows is None else rows
-        cost = self._cost(inputs)
-        size = cost.rows_that_fit(self._memory_bytes, plan.passes)
-        for start in range(0, len(inputs), size):
-            chunk = slice(start, min(start + size, len(inputs)))
-            own = numbers[chunk] if plan.masks is Masks.INDEPENDENT else None
-            fitting = cost.row_passes_that_fit(self._memory_bytes)
-            yield chunk, self._passes(inputs[chunk], plan, own, fitting)
+        return Batch(self, inputs.to(self.device), masks, list(seeds), list(rows))
 
-    def _passes(
-        self, inputs: Tensor, plan: SamplePlan, rows: Sequence[int] | None, fitting: int
-    ) -> Tensor:
-        """Outputs [T, b, ...] in steps of as many passes and rows as fit the budget."""
-        pass_step = max(1, fitting // len(inputs))
-        parts: list[Tensor] = []
+    def run(self, inputs: Tensor, streams: Streams) -> Tensor:
+        """The passes of `streams` over all rows at once, whatever memory it takes: [T, B, ...]."""
         with torch.inference_mode(), switched(self._network, self.dropping.modules):
-            for first in range(0, plan.passes, pass_step):
-                numbers = range(first, min(first + pass_step, plan.passes))
-                by_rows = []
-                for start in range(0, len(inputs), fitting):
-                    some = slice(start, start + fitting)
-                    streams = Streams(plan.seed, numbers, None if rows is None else rows[some])
-                    by_rows.append(
-                        run_passes(
-                            self._network,
-                            self.dropping,
-                            self.strategy.name,
-                            inputs[some],
-                            streams,
-                        )
-                    )
-                parts.append(torch.cat(by_rows, dim=1) if len(by_rows) > 1 else by_rows[0])
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
+            return run_passes(self._network, self.dropping, self.strategy.name, inputs, streams)
+
+    def row_passes_that_fit(self, inputs: Tensor) -> int:
+        """How many passes of rows like these fit the memory budget at once."""
+        return self._cost(inputs).row_passes_that_fit(self._memory_bytes)
 
     def _cost(self, inputs: Tensor) -> _Cost:
         """What a row of this shape needs, measured on the first such row that comes."""
@@ -133,16 +118,69 @@ class Sampler:
             outputs: list[Tensor] = []
 
             def run() -> None:
-                outputs.append(
-                    run_passes(self._network, self.dropping, self.strategy.name, inputs[:1], one)
-                )
+                outputs.append(self.run(inputs[:1], one))
 
-            with torch.inference_mode(), switched(self._network, self.dropping.modules):
-                activations = _WORKSPACE * peak_bytes(run)
+            activations = _WORKSPACE * peak_bytes(run)
             if len(self._costs) >= _KNOWN_SHAPES:
                 self._costs.clear()
             self._costs[shape] = _Cost(activations, outputs[0].numel() * _SAMPLE_BYTES)
         return self._costs[shape]
+
+
+class Batch:
+    """Rows of one or several requests, ready to run any passes of them.
+
+    Made by `Sampler.open`; see there.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        inputs: Tensor,
+        masks: Masks,
+        seeds: Sequence[int],
+        rows: Sequence[int],
+    ) -> None:
+        self._sampler = sampler
+        self._inputs = inputs
+        self._masks = masks
+        self._seeds = seeds
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._seeds)
+
+    def run(self, passes: range) -> Iterator[Chunk]:
+        """Every pass of every row once, in chunks that fit the memory budget.
+
+        For a given row its passes come in ascending order.
+        """
+        places_of: dict[int, list[int]] = {}
+        for place, seed in enumerate(self._seeds):
+            places_of.setdefault(seed, []).append(place)
+        fitting = self._sampler.row_passes_that_fit(self._inputs)
+        for seed, places in places_of.items():
+            for start in range(0, len(places), fitting):
+                some = places[start : start + fitting]
+                inputs = self._inputs if len(some) == len(self) else self._inputs[some]
+                own = [self._rows[place] for place in some]
+                step = fitting // len(some)
+                for first in range(passes.start, passes.stop, step):
+                    numbers = range(first, min(first + step, passes.stop))
+                    streams = Streams(
+                        seed, numbers, own if self._masks is Masks.INDEPENDENT else None
+                    )
+                    yield Chunk(some, numbers, self._sampler.run(inputs, streams))
+
+    def select(self, keep: Sequence[int]) -> Batch:
+        """The batch of these rows, in this order."""
+        return Batch(
+            self._sampler,
+            self._inputs[list(keep)],
+            self._masks,
+            [self._seeds[place] for place in keep],
+            [self._rows[place] for place in keep],
+        )
 
 
 def build_sampler(

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from service.inference import measures
 from service.inference.sampler import build_sampler
-from service.types import Masks, SamplePlan
+from service.types import Masks
+from tests.sampling import outputs_of
 
 LN2 = math.log(2)
 
@@ -155,8 +156,7 @@ def test_a_masked_linear_layer_has_its_known_mean_and_variance(masks: Masks) -> 
         device=torch.device("cpu"),
         memory_bytes=64 * 2**20,
     )
-    plan = SamplePlan(count, seed=1, masks=masks)
-    outputs = torch.cat([part for _, part in sampler.sample(inputs, plan)], dim=1).double()
+    outputs = outputs_of(sampler, inputs, count, masks, seed=1).double()
     [weight] = network.parameters()
     terms = (weight.detach()[None] * inputs[:, None]).double()
     variance = rate / (1 - rate) * (terms**2).sum(-1)

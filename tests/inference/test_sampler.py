@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from service.errors import ModelBroken
 from service.inference.sampler import Sampler, build_sampler
-from service.types import Masks, SamplePlan
+from service.types import Masks
 from tests.networks import build, example
+from tests.sampling import outputs_of
 
 CPU = torch.device("cpu")
 
@@ -18,40 +19,35 @@ def sampler_of(name: str, memory_bytes: int = 64 * 2**20) -> Sampler:
     return build_sampler(build(name), example(name), device=CPU, memory_bytes=memory_bytes)
 
 
-def outputs(sampler: Sampler, inputs: Tensor, plan: SamplePlan) -> Tensor:
-    return torch.cat([part for _, part in sampler.sample(inputs, plan)], dim=1)
-
-
 @pytest.mark.parametrize("masks", list(Masks))
 @pytest.mark.parametrize("name", ["mlp", "encoder", "lstm"])
 def test_the_memory_budget_changes_no_number(name: str, masks: Masks) -> None:
-    plan = SamplePlan(passes=11, seed=2, masks=masks)
     inputs = example(name)(6)
-    roomy = outputs(sampler_of(name), inputs, plan)
+    roomy = outputs_of(sampler_of(name), inputs, 11, masks, seed=2)
     for memory_bytes in (1, 20_000, 100_000):
-        tight = outputs(sampler_of(name, memory_bytes), inputs, plan)
+        tight = outputs_of(sampler_of(name, memory_bytes), inputs, 11, masks, seed=2)
         torch.testing.assert_close(tight, roomy, rtol=0, atol=1e-5)
 
 
 def test_more_passes_begin_with_the_same_ones() -> None:
     sampler, inputs = sampler_of("mlp"), example("mlp")(2)
-    few = outputs(sampler, inputs, SamplePlan(5, 0, Masks.SHARED))
-    many = outputs(sampler, inputs, SamplePlan(50, 0, Masks.SHARED))
+    few = outputs_of(sampler, inputs, 5)
+    many = outputs_of(sampler, inputs, 50)
     torch.testing.assert_close(many[:5], few, rtol=0, atol=1e-6)
 
 
 def test_a_repeat_is_equal_and_another_seed_is_not() -> None:
     sampler, inputs = sampler_of("mlp"), example("mlp")(2)
-    first = outputs(sampler, inputs, SamplePlan(5, 0, Masks.SHARED))
-    assert torch.equal(first, outputs(sampler, inputs, SamplePlan(5, 0, Masks.SHARED)))
-    assert not torch.equal(first, outputs(sampler, inputs, SamplePlan(5, 1, Masks.SHARED)))
+    first = outputs_of(sampler, inputs, 5)
+    assert torch.equal(first, outputs_of(sampler, inputs, 5))
+    assert not torch.equal(first, outputs_of(sampler, inputs, 5, seed=1))
 
 
 def test_shared_rows_see_one_network_and_independent_rows_their_own() -> None:
     sampler = sampler_of("mlp")
     twins = example("mlp")(1).expand(2, -1)
-    shared = outputs(sampler, twins, SamplePlan(20, 0, Masks.SHARED))
-    own = outputs(sampler, twins, SamplePlan(20, 0, Masks.INDEPENDENT))
+    shared = outputs_of(sampler, twins, 20)
+    own = outputs_of(sampler, twins, 20, Masks.INDEPENDENT)
     assert torch.equal(shared[:, 0], shared[:, 1])
     assert not torch.equal(own[:, 0], own[:, 1])
 
@@ -62,6 +58,39 @@ def test_deterministic_is_the_plain_forward_bit_for_bit() -> None:
         with torch.no_grad():
             expected = build(name)(inputs)
         assert torch.equal(sampler.deterministic(inputs), expected)
+
+
+@pytest.mark.parametrize("masks", list(Masks))
+@pytest.mark.parametrize("memory_bytes", [1, 20_000, 2**26])
+def test_chunks_cover_every_pass_of_every_row_once_and_in_order(
+    memory_bytes: int, masks: Masks
+) -> None:
+    batch = sampler_of("mlp", memory_bytes).open(
+        example("mlp")(5), masks, seeds=[1, 2, 1, 1, 2], rows=[0, 0, 1, 2, 1]
+    )
+    seen: list[list[int]] = [[] for _ in range(len(batch))]
+    for chunk in batch.run(range(3, 9)):
+        assert chunk.outputs.shape == (len(chunk.passes), len(chunk.rows), 3)
+        for row in chunk.rows:
+            seen[row].extend(chunk.passes)
+    assert seen == [list(range(3, 9))] * 5
+
+
+@pytest.mark.parametrize("masks", list(Masks))
+def test_rows_of_several_seeds_are_each_what_they_are_alone(masks: Masks) -> None:
+    sampler, inputs = sampler_of("mlp"), example("mlp")(4)
+    seeds, rows = [7, 8, 7, 8], [0, 0, 1, 1]
+    batch = sampler.open(inputs, masks, seeds, rows)
+    some = [3, 0]
+    for opened, places in ((batch, range(4)), (batch.select(some), some)):
+        for chunk in opened.run(range(6)):
+            for place, got in zip(chunk.rows, chunk.outputs.unbind(1), strict=True):
+                row = places[place]
+                alone = outputs_of(
+                    sampler, inputs[row : row + 1], 6, masks, seed=seeds[row], rows=[rows[row]]
+                )
+                numbers = list(chunk.passes)
+                torch.testing.assert_close(got, alone[numbers, 0], rtol=0, atol=1e-6)
 
 
 class _Counting(nn.Module):
@@ -85,7 +114,7 @@ def test_no_forward_is_larger_than_the_budget_allows() -> None:
     inputs = example("mlp")(30)
     sampler.deterministic(inputs)
     network.seen.clear()
-    list(sampler.sample(inputs, SamplePlan(20, 0, Masks.SHARED)))
+    outputs_of(sampler, inputs, 20)
     assert sum(network.seen) == 30 * 20
     assert 1 < max(network.seen) <= 400_000 // 8000
 
@@ -104,4 +133,4 @@ def test_a_network_that_gains_sites_after_it_was_verified_is_an_error_not_a_gues
         _Growing().eval(), lambda rows: torch.ones(rows, 2), device=CPU, memory_bytes=2**20
     )
     with pytest.raises(ModelBroken, match="drops at place 3"):
-        list(sampler.sample(torch.ones(1, 5), SamplePlan(2, 0, Masks.SHARED)))
+        outputs_of(sampler, torch.ones(1, 5), 2)

@@ -11,8 +11,8 @@ from service.inference.sampler import build_sampler
 from service.inference.sightings import switched
 from service.inference.sites import Dropping, inspect
 from service.inference.strategies import Strategy
-from service.types import Masks, SamplePlan
 from tests.networks import NETWORKS, Encoder, Recurrent, build, example
+from tests.sampling import outputs_of
 
 
 def normal(*shape: int) -> Tensor:
@@ -112,7 +112,7 @@ def test_sampling_leaves_the_network_as_it_was(name: str) -> None:
     before = {key: value.clone() for key, value in network.state_dict().items()}
     sampler = build_sampler(network, example(name), device=torch.device("cpu"), memory_bytes=2**20)
     generator = torch.get_rng_state()
-    list(sampler.sample(example(name)(3), SamplePlan(5, 0, Masks.SHARED)))
+    outputs_of(sampler, example(name)(3), 5)
     assert not any(module.training for module in network.modules())
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
     assert torch.equal(generator, torch.get_rng_state())
@@ -138,7 +138,7 @@ def test_normalisation_never_moves_not_even_over_ten_thousand_passes() -> None:
         device=torch.device("cpu"),
         memory_bytes=64 * 2**20,
     )
-    list(sampler.sample(normal(1, 1, 6), SamplePlan(10_000, 0, Masks.SHARED)))
+    outputs_of(sampler, normal(1, 1, 6), 10_000)
     assert len(before) > 6
     assert all(torch.equal(a, b) for a, b in zip(before, network.buffers(), strict=True))
     kinds = {type(module) for module in sampler.dropping.modules}
@@ -232,10 +232,9 @@ def test_noise_that_decides_what_runs_is_sampled_row_by_row() -> None:
         network, lambda rows: normal(rows, 6), device=torch.device("cpu"), memory_bytes=2**20
     )
     assert sampler.strategy.name == Strategy.ROW_BY_ROW
-    plan = SamplePlan(200, 0, Masks.SHARED)
     inputs = normal(2, 6)
-    both = torch.cat([part for _, part in sampler.sample(inputs, plan)], dim=1)
-    [(_, alone)] = sampler.sample(inputs[1:], plan, rows=[1])
+    both = outputs_of(sampler, inputs, 200)
+    alone = outputs_of(sampler, inputs[1:], 200, rows=[1])
     torch.testing.assert_close(both[:, 1:], alone, rtol=0, atol=1e-6)
     # All three layers are skipped in 2.7 % of passes, and the input comes out as it went in.
     skipped = (both == inputs).all(-1).double().mean()

@@ -11,8 +11,9 @@ from service.inference.sampler import build_sampler
 from service.inference.sightings import switched
 from service.inference.sites import inspect
 from service.inference.strategies import Choice, Strategy, choose, run_passes
-from service.types import Masks, SamplePlan
+from service.types import Masks
 from tests.networks import NETWORKS, Branching, build, example
+from tests.sampling import outputs_of
 
 PLAINER = {
     "drop_connect": Strategy.PASS_BY_PASS,
@@ -39,9 +40,10 @@ def test_a_row_alone_gives_what_it_gives_in_a_crowd(name: str, masks: Masks) -> 
     # A hundred for the plain ones; what runs row by row takes too long.
     rows = 9 if PLAINER.get(name) == Strategy.ROW_BY_ROW else 100
     inputs = example(name)(rows)
-    plan = SamplePlan(passes=7, seed=11, masks=masks)
-    crowd = torch.cat([outputs for _, outputs in sampler.sample(inputs, plan)], dim=1)
-    alone = [next(sampler.sample(inputs[i : i + 1], plan, rows=[i]))[1] for i in range(rows)]
+    crowd = outputs_of(sampler, inputs, 7, masks, seed=11)
+    alone = [
+        outputs_of(sampler, inputs[i : i + 1], 7, masks, seed=11, rows=[i]) for i in range(rows)
+    ]
     # Products of other sizes round otherwise, some 1e-7; nothing else may differ.
     torch.testing.assert_close(crowd, torch.cat(alone, dim=1), rtol=0, atol=1e-5)
 
@@ -71,10 +73,9 @@ def test_control_flow_that_depends_on_data_is_run_row_by_row() -> None:
     assert sampler.strategy.name == Strategy.ROW_BY_ROW
     assert "looks at values" in sampler.strategy.reason
     rows = torch.stack([torch.ones(6), -torch.ones(6)])
-    plan = SamplePlan(passes=400, seed=0, masks=Masks.SHARED)
-    [(_, together)] = list(sampler.sample(rows, plan))
+    together = outputs_of(sampler, rows, 400)
     for index in range(2):
-        [(_, alone)] = list(sampler.sample(rows[index : index + 1], plan))
+        alone = outputs_of(sampler, rows[index : index + 1], 400)
         torch.testing.assert_close(together[:, index], alone[:, 0], rtol=0, atol=1e-6)
 
 

@@ -21,9 +21,10 @@ from service.inference.sampler import Sampler, build_sampler
 from service.inference.strategies import Strategy
 from service.registry.archive import load_archive
 from service.registry.export import export_archive
-from service.types import Masks, SamplePlan
+from service.types import Masks
 from tests.networks import NETWORKS, build, example
 from tests.repositories import write_model
+from tests.sampling import outputs_of
 
 OWN_NUMBERS = {"concrete", "drop_path", "locked"}
 # nn.TransformerEncoder compares its mask with a causal one in Python: no export can follow that.
@@ -47,10 +48,7 @@ def same_numbers(network: nn.Module, archived: nn.Module, name: str) -> None:
     inputs = example(name)(5)
     plain, other = sampler_of(network, name), sampler_of(archived.eval(), name)
     for masks in Masks:
-        plan = SamplePlan(passes=6, seed=3, masks=masks)
-        expected, got = (
-            torch.cat([part for _, part in s.sample(inputs, plan)], dim=1) for s in (plain, other)
-        )
+        expected, got = (outputs_of(s, inputs, 6, masks, seed=3) for s in (plain, other))
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
     torch.testing.assert_close(
         other.deterministic(inputs), plain.deterministic(inputs), rtol=0, atol=1e-5

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from service.inference.sampler import Sampler, build_sampler
-from service.types import Masks, SamplePlan
+from service.types import Masks
 from tests.networks import NETWORKS, build, example
+from tests.sampling import outputs_of
 
 PASSES = 4000
 BLOCKS = 40
@@ -39,8 +40,7 @@ def sampler_of(name: str, network: nn.Module) -> Sampler:
 
 
 def sampled(sampler: Sampler, inputs: Tensor, masks: Masks, passes: int = PASSES) -> Tensor:
-    chunks = sampler.sample(inputs, SamplePlan(passes, seed=3, masks=masks))
-    return torch.cat([outputs for _, outputs in chunks], dim=1)
+    return outputs_of(sampler, inputs, passes, masks, seed=3)
 
 
 def plain(
