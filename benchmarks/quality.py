@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from service.inference.prediction import Request
 from service.registry.loading import LoadedModel
 from service.registry.registry import Registry
 from service.settings import load_settings
@@ -54,7 +55,9 @@ def row(model: LoadedModel) -> str:
     x, y = held_out(model.ref.name)
     inputs = torch.from_numpy(x)
     manifest = model.manifest
-    sampled = model.predict(inputs, manifest.plan_for(), ["mean"])["mean"]
+    [answer] = model.predict([Request(inputs, manifest.plan_for(), ["mean"])])
+    assert answer is not None
+    sampled = answer["mean"]
     plain = model.evaluate(inputs)["mean"]
     assert sampled is not None
     assert plain is not None

@@ -29,6 +29,7 @@ from service.api.server import serve as run_server
 from service.client import Client
 from service.errors import CandorError, InvalidInput, ModelBroken
 from service.inference.devices import pick_device
+from service.inference.prediction import Fields, Request
 from service.registry.export import export_archive
 from service.registry.loading import LoadedModel
 from service.registry.registry import Registry
@@ -228,7 +229,9 @@ def predict(
         wanted = DEFAULT_FIELDS if request.return_ is None else tuple(request.return_)
         batch = torch.from_numpy(bodies.RawInputs(rows).batch(loaded.manifest.input))
         parts = [
-            loaded.predict(batch[chunk], plan, wanted, range(chunk.start, chunk.stop))
+            _predict_alone(
+                loaded, Request(batch[chunk], plan, wanted, range(chunk.start, chunk.stop))
+            )
             for chunk in _chunks(len(batch))
         ]
         more = {"passes": plan.passes, "seed": plan.seed}
@@ -323,6 +326,12 @@ def _load(models: Path | None, name: str | None, version: int | None) -> LoadedM
     with err.status("loading the model"):
         registry.load_all()
     return registry.resolve(name, version)
+
+
+def _predict_alone(loaded: LoadedModel, request: Request) -> Fields:
+    [fields] = loaded.predict([request])
+    assert fields is not None
+    return fields
 
 
 def _chunks(rows: int) -> Iterator[slice]:

@@ -20,6 +20,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from service.types import Task
+
 Measure = Callable[[Tensor], Tensor]
 
 
@@ -33,6 +35,11 @@ def bernoulli_entropy(probs_C: Tensor) -> Tensor:
     """Σ_c H[Bernoulli(p_c)] over independent labels. [..., C] → [...], nats."""
     terms_C: Tensor = torch.special.entr(probs_C) + torch.special.entr(1 - probs_C)
     return terms_C.sum(dim=-1)
+
+
+def entropy_of(task: Task) -> Callable[[Tensor], Tensor]:
+    """The entropy of one prediction of a classification, binary or multilabel task."""
+    return categorical_entropy if task is Task.CLASSIFICATION else bernoulli_entropy
 
 
 def mean(values_TBC: Tensor) -> Tensor:

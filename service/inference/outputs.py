@@ -36,11 +36,11 @@ def log_variances(outputs: Tensor) -> Tensor:
 
 
 def labels(task: Task, mean_BC: Tensor) -> Tensor:
-    """Index of the label [B, D...]; for multilabel whether each label holds [B, D..., C]."""
+    """Index of the label [B, D...]; for multilabel whether each label holds [B, C, D...]."""
     if task is Task.CLASSIFICATION:
         return mean_BC.argmax(dim=-1)
     yes_BC = mean_BC >= 0.5
-    return yes_BC if task is Task.MULTILABEL else yes_BC[..., 0].long()
+    return outputs_after_rows(yes_BC) if task is Task.MULTILABEL else yes_BC[..., 0].long()
 
 
 def outputs_after_rows(values_BC: Tensor) -> Tensor:

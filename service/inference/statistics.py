@@ -132,9 +132,8 @@ def _sums_of(task: Task, raw: Tensor) -> _Sums:
         sums["entropy"] = passes * regression.expected_entropy(noise_TBC)
         sums["divergence"] = _noise_divergence(noise_TBC, log_mean_BC).sum(dim=0)
     elif not task.is_regression:
-        entropy, divergence = _entropy_and_divergence(task)
-        sums["entropy"] = entropy(values_TBC).sum(dim=0)
-        sums["divergence"] = divergence(values_TBC, mean_BC).sum(dim=0)
+        sums["entropy"] = measures.entropy_of(task)(values_TBC).sum(dim=0)
+        sums["divergence"] = _divergence_of(task)(values_TBC, mean_BC).sum(dim=0)
         sums["votes"] = _votes(task, values_TBC)
     return sums
 
@@ -158,15 +157,12 @@ def _merged(task: Task, a: _Sums, b: _Sums) -> _Sums:
         merged["log_noise"] = log_mean_BC
         moved = [(part, _noise_divergence(part["log_noise"], log_mean_BC)) for part in (a, b)]
     elif not task.is_regression:
-        _, divergence = _entropy_and_divergence(task)
+        divergence = _divergence_of(task)
         moved = [(part, divergence(part["mean"], mean_BC)) for part in (a, b)]
     else:
         return merged
     merged["divergence"] = sum(
-        (
-            part["divergence"] + _weighted(_per_row(part["count"], gap), gap)
-            for part, gap in moved
-        ),
+        (part["divergence"] + _weighted(_per_row(part["count"], gap), gap) for part, gap in moved),
         start=torch.zeros_like(a["divergence"]),
     )
     return merged
@@ -199,13 +195,13 @@ def _fields(task: Task, sums: _Sums, std: Callable[[], Tensor]) -> dict[str, Cal
         "variance": lambda: variance_BC().mean(dim=-1),
     }
     if not task.is_regression:
-        entropy, _ = _entropy_and_divergence(task)
+        entropy = measures.entropy_of(task)
         make |= {
             "predictive_entropy": lambda: entropy(mean_BC),
             "expected_entropy": lambda: per_pass(sums["entropy"]),
             "mutual_information": lambda: per_pass(sums["divergence"]).clamp_min(0.0),
             "variation_ratio": lambda: _variation_ratio(task, per_pass(sums["votes"])),
-            "label": lambda: _label(task, mean_BC),
+            "label": lambda: outputs.labels(task, mean_BC),
         }
         return make
     make["epistemic_std"] = make["std"]
@@ -241,12 +237,8 @@ def _weighted(weight: Tensor, divergence: Tensor) -> Tensor:
     return torch.where(weight > 0, weight * divergence, 0.0)
 
 
-def _entropy_and_divergence(
-    task: Task,
-) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]:
-    if task is Task.CLASSIFICATION:
-        return measures.categorical_entropy, _divergence
-    return measures.bernoulli_entropy, _bernoulli_divergence
+def _divergence_of(task: Task) -> Callable[[Tensor, Tensor], Tensor]:
+    return _divergence if task is Task.CLASSIFICATION else _bernoulli_divergence
 
 
 def _divergence(probs_C: Tensor, mean_C: Tensor) -> Tensor:
@@ -288,8 +280,3 @@ def _variation_ratio(task: Task, share_BC: Tensor) -> Tensor:
     if task is Task.CLASSIFICATION:
         return 1 - share_BC.amax(dim=-1)
     return torch.minimum(share_BC, 1 - share_BC).mean(dim=-1)
-
-
-def _label(task: Task, mean_BC: Tensor) -> Tensor:
-    label = outputs.labels(task, mean_BC)
-    return outputs.outputs_after_rows(label) if task is Task.MULTILABEL else label
