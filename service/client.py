@@ -57,12 +57,13 @@ class Evaluation:
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """An answer with its doubt: fields as in the API, None where the task has none or it was not
-    asked for. `quantiles` is [Q, B, C], `samples` [T, B, C]."""
+    asked for. `quantiles` is [Q, B, C], `samples` [T, B, C]; `passes` is T, or under a tolerance
+    [B], those of each row."""
 
     model: str
     version: int
     task: str
-    passes: int
+    passes: int | Array
     seed: int
     mean: Array | None = None
     std: Array | None = None
@@ -194,12 +195,16 @@ class Client:
         model: str | None = None,
         version: int | None = None,
         passes: int | None = None,
+        tolerance: float | None = None,
+        max_passes: int | None = None,
         seed: int | str | None = None,
         masks: str | None = None,
         fields: Sequence[str] | None = None,
     ) -> Prediction:
         """`POST /predict`: inputs [B, D...] as an array, a tensor or lists; `fields` to return."""
-        options = _predict_options(model, version, passes, seed, masks, fields)
+        options = _predict_options(
+            model, version, passes, tolerance, max_passes, seed, masks, fields
+        )
         return self._drive(self._calls.predict(inputs, options))
 
     def eval(
@@ -266,12 +271,16 @@ class AsyncClient:
         model: str | None = None,
         version: int | None = None,
         passes: int | None = None,
+        tolerance: float | None = None,
+        max_passes: int | None = None,
         seed: int | str | None = None,
         masks: str | None = None,
         fields: Sequence[str] | None = None,
     ) -> Prediction:
         """See `Client.predict`."""
-        options = _predict_options(model, version, passes, seed, masks, fields)
+        options = _predict_options(
+            model, version, passes, tolerance, max_passes, seed, masks, fields
+        )
         return await self._drive(self._calls.predict(inputs, options))
 
     async def eval(
@@ -321,6 +330,8 @@ def _predict_options(
     model: str | None,
     version: int | None,
     passes: int | None,
+    tolerance: float | None,
+    max_passes: int | None,
     seed: int | str | None,
     masks: str | None,
     fields: Sequence[str] | None,
@@ -329,6 +340,8 @@ def _predict_options(
         "model": model,
         "version": version,
         "passes": passes,
+        "tolerance": tolerance,
+        "max_passes": max_passes,
         "seed": seed,
         "masks": masks,
         "return": None if fields is None else list(fields),
@@ -362,6 +375,8 @@ def _answer(response: httpx.Response) -> dict[str, Any]:
     for name in arrays_of:
         if content[name] is not None:
             content[name] = np.array(content[name], dtype=np.float64)
+    if isinstance(content.get("passes"), list):
+        content["passes"] = np.array(content["passes"])
     if content.get("label") is not None:
         content["label"] = np.asarray(content["label"])
     return content

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from service.types import Masks
+from service.types import DEFAULT_MAX_PASSES, Masks
 
 _INT64 = 2**63
 
@@ -60,6 +60,18 @@ class PredictRequest(EvalRequest):
     """Body of `POST /predict`."""
 
     passes: int | None = Field(None, ge=2, description="T; default: the model's")
+    tolerance: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="instead of passes: each row is sampled until the largest standard error of "
+        "its mean is surely at most this",
+    )
+    max_passes: int | None = Field(
+        None,
+        ge=2,
+        description=f"with tolerance: the most passes of a row; default: {DEFAULT_MAX_PASSES}",
+    )
     seed: Seed | Literal["random"] | None = Field(
         None, description='default: the model\'s, so that a repeat is equal; "random": a fresh draw'
     )
@@ -100,7 +112,7 @@ class PredictAnswer(BaseModel):
     model: str
     version: int
     task: str
-    passes: int
+    passes: int | list[int] = Field(description="T; with tolerance [B], those of each row")
     seed: int
     mean: Matrix
     std: Matrix

@@ -39,6 +39,10 @@ class Masks(StrEnum):
     INDEPENDENT = "independent"
 
 
+DEFAULT_MAX_PASSES = 1000
+"""The most passes of a row under a tolerance, where a request does not say."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class ModelRef:
     """One version of one model."""
@@ -55,14 +59,17 @@ class SamplePlan:
     """All that decides a prediction beside the model version and the input.
 
     Args:
-        passes: stochastic forward passes T, at least 2.
+        passes: stochastic forward passes T, at least 2; under a tolerance the most of a row.
         seed: any integer that fits 64 signed bits.
         masks: whether the rows of a pass share one thinned network.
+        tolerance: a row stops once the standard error of each of its means is surely at most this
+            (`inference/stopping.py`); None: all rows run all passes.
     """
 
     passes: int
     seed: int
     masks: Masks
+    tolerance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

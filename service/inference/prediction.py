@@ -17,6 +17,7 @@ from service.inference.outputs import labels, log_variances, outputs_after_rows,
 from service.inference.progress import Progress, Rows
 from service.inference.sampler import Batch, Sampler
 from service.inference.statistics import SUMMARY_FIELDS, RunningStatistics, Summary
+from service.inference.stopping import looks, may_stop
 from service.types import SamplePlan, Task
 
 Array = NDArray[Any]
@@ -48,8 +49,8 @@ class Request:
 
     Args:
         inputs: [B, D...].
-        plan: passes, seed and masks.
-        fields: which of `FIELDS`.
+        plan: passes or tolerance, seed and masks.
+        fields: which of `FIELDS`; `samples` only where all rows have the same passes.
         rows: number of each row within the request, 0 to B − 1 by default; with independent masks
             it decides what drops. To send a long request in parts, number them on.
     """
@@ -107,7 +108,7 @@ class _Run:
         self._task = task
         self._requests = requests
         self._progress = Progress(
-            [len(r.inputs) for r in requests], [(r.plan.passes,) for r in requests]
+            [len(r.inputs) for r in requests], [_stops(r.plan) for r in requests]
         )
         self._statistics = RunningStatistics(task, len(self._progress.passes))
         self._kept = {
@@ -147,8 +148,13 @@ class _Run:
 
     def _look(self, passes: int) -> None:
         """Finish the rows that have had what they need."""
-        for request in self._progress.live_requests():
-            self._progress.finish(self._progress.at_stop(request, passes))
+        for number in self._progress.live_requests():
+            rows = self._progress.at_stop(number, passes)
+            plan = self._requests[number].plan
+            if len(rows) and plan.tolerance is not None and passes < plan.passes:
+                std_BC = self._statistics.std(rows)
+                rows = rows[may_stop(std_BC, passes, plan.tolerance).cpu().numpy()]
+            self._progress.finish(rows)
 
     def answers(self) -> list[Fields | None]:
         """Of each request; None where nobody waited to the end."""
@@ -178,6 +184,11 @@ class _Run:
             name: (tensor.to(self._precision) if name in _OF_OUTPUTS else tensor).cpu().numpy()
             for name, tensor in tensors.items()
         }
+
+
+def _stops(plan: SamplePlan) -> tuple[int, ...]:
+    """Numbers of passes at which rows of this plan may be finished; at the last they are."""
+    return (*(looks(plan.passes) if plan.tolerance is not None else ()), plan.passes)
 
 
 def _from_kept(task: Task, kept: KeptPasses, passes_B: Rows, fields: Collection[str]) -> Summary:

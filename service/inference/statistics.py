@@ -79,14 +79,15 @@ class RunningStatistics:
         if other._sums is not None:
             self._add(other._sums, None)
 
-    def std(self) -> Tensor:
-        """Sample standard deviation over passes [B, D..., C] of the values; NaN before two."""
+    def std(self, rows: Collection[int]) -> Tensor:
+        """Sample standard deviation over passes of these rows' values, [b, D..., C]."""
         sums = self._seen()
-        return (sums["deviations"] / _per_row(sums["count"] - 1, sums["deviations"])).sqrt()
+        places = torch.tensor(list(rows), device=sums["count"].device)
+        return _variance(sums["count"][places], sums["deviations"][places]).sqrt()
 
     def summary(self, fields: Collection[str] = SUMMARY_FIELDS) -> Summary:
         """The fields wanted that the task has; of a row with fewer than two passes nonsense."""
-        make = _fields(self._task, self._seen(), self.std)
+        make = _fields(self._task, self._seen())
         return {name: make[name]() for name in fields if name in make}
 
     def _seen(self) -> _Sums:
@@ -177,21 +178,21 @@ def _merged_log_noise(a: _Sums, b: _Sums, count_B: Tensor) -> Tensor:
     return torch.where(_per_row(count_B > 0, log_mean), log_mean, 0.0)
 
 
-def _fields(task: Task, sums: _Sums, std: Callable[[], Tensor]) -> dict[str, Callable[[], Tensor]]:
+def _fields(task: Task, sums: _Sums) -> dict[str, Callable[[], Tensor]]:
     """How each field that the task has is made."""
     after_rows = outputs.outputs_after_rows
     mean_BC, count_B = sums["mean"], sums["count"]
 
     def variance_BC() -> Tensor:
-        return sums["deviations"] / _per_row(count_B - 1, mean_BC)
+        return _variance(count_B, sums["deviations"])
 
     def per_pass(total: Tensor) -> Tensor:
         return total / _per_row(count_B, total)
 
     make = {
         "mean": lambda: after_rows(mean_BC),
-        "std": lambda: after_rows(std()),
-        "standard_error": lambda: after_rows(std() / _per_row(count_B, mean_BC).sqrt()),
+        "std": lambda: after_rows(variance_BC().sqrt()),
+        "standard_error": lambda: after_rows(per_pass(variance_BC()).sqrt()),
         "variance": lambda: variance_BC().mean(dim=-1),
     }
     if not task.is_regression:
@@ -225,6 +226,11 @@ def _fields(task: Task, sums: _Sums, std: Callable[[], Tensor]) -> dict[str, Cal
             "mutual_information": mutual_information,
         }
     return make
+
+
+def _variance(count_B: Tensor, deviations_BC: Tensor) -> Tensor:
+    """With T − 1; of a row with fewer than two passes not a number."""
+    return deviations_BC / _per_row(count_B - 1, deviations_BC)
 
 
 def _per_row(value_B: Tensor, like: Tensor) -> Tensor:

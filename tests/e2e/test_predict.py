@@ -20,6 +20,7 @@ from tests.e2e.servers import SHIPPED, Server, serving
 from tests.repositories import build_network, write_model
 
 DIGITS = json.loads((SHIPPED / "digits" / "example.json").read_text())
+SEVERAL_DIGITS = np.random.default_rng(0).integers(0, 17, (12, 1, 8, 8)).tolist()
 CO2: dict[str, Any] = {"model": "co2", "inputs": [[1975.5], [2000.5], [2030.5]]}
 
 
@@ -69,6 +70,26 @@ def test_doubt_grows_beyond_the_training_years(shipped: Server) -> None:
     std = np.array(shipped.post("/predict", body).json()["epistemic_std"])[:, 0]
     assert np.all(np.diff(std) > 0)
     assert std[1] > 2 * std[0]
+
+
+def test_a_tolerance_gives_each_row_the_passes_it_needs(shipped: Server) -> None:
+    body = {"model": "digits", "inputs": SEVERAL_DIGITS, "tolerance": 0.01, "max_passes": 2000}
+    answer = shipped.post("/predict", {**body, "return": [*DEFAULT_FIELDS, "quantiles"]}).json()
+    passes, error = np.array(answer["passes"]), np.max(answer["standard_error"], axis=1)
+    assert passes.shape == (len(SEVERAL_DIGITS),)
+    assert passes.min() < passes.max() <= 2000
+    assert (error[passes < 2000] <= 0.01).all()
+    for row in (passes.argmin(), passes.argmax()):
+        rows = SEVERAL_DIGITS[row : row + 1]
+        alone = {"model": "digits", "inputs": rows, "passes": int(passes[row])}
+        expected = shipped.post("/predict", alone).json()
+        np.testing.assert_allclose(answer["mean"][row], expected["mean"][0], atol=1e-5)
+        np.testing.assert_allclose(answer["std"][row], expected["std"][0], atol=1e-5)
+
+
+def test_a_tolerance_may_be_written_as_an_integer(shipped: Server) -> None:
+    answer = shipped.post("/predict", {**CO2, "tolerance": 1000, "max_passes": 5}).json()
+    assert answer["passes"] == [5, 5, 5]
 
 
 def test_a_repeat_is_equal_and_another_seed_is_not(shipped: Server) -> None:

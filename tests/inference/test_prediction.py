@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from service.inference.prediction import FIELDS, ROWS_SECOND, Fields, Request, predict
 from service.inference.sampler import Sampler, build_sampler
+from service.inference.stopping import looks
 from service.types import Masks, SamplePlan, Task
 from tests.networks import build, example
 from tests.sampling import outputs_of
@@ -110,6 +111,60 @@ def test_rows_number_on_where_a_long_request_is_sent_in_parts() -> None:
     assert whole is not None
     part = alone(sampler, Task.CLASSIFICATION, rest)["mean"]
     np.testing.assert_allclose(np.asarray(part), whole[4:], rtol=0, atol=ROUNDING)
+
+
+TOLERANCES = (0.2, 0.03, 0.012)
+
+
+@pytest.mark.parametrize("memory_bytes", [50_000, 2**26])
+@pytest.mark.parametrize("masks", list(Masks))
+@pytest.mark.parametrize("tolerance", TOLERANCES)
+def test_a_row_under_a_tolerance_is_the_row_of_its_own_passes(
+    tolerance: float, masks: Masks, memory_bytes: int
+) -> None:
+    sampler, inputs = sampler_of("mlp", memory_bytes), 2 * example("mlp")(6)
+    fields = [name for name in FIELDS if name != "samples"]
+    plan = SamplePlan(300, 5, masks, tolerance)
+    answer = alone(sampler, Task.CLASSIFICATION, Request(inputs, plan, fields))
+    passes = np.asarray(answer["passes"])
+    assert set(passes.tolist()) <= {*looks(300), 300}
+    for row, count in enumerate(passes.tolist()):
+        request = Request(inputs[row : row + 1], SamplePlan(count, 5, masks), fields, rows=[row])
+        own = {
+            name: None if array is None else np.take(array, [row], axis=int(name in ROWS_SECOND))
+            for name, array in answer.items()
+        }
+        assert_equal(own, alone(sampler, Task.CLASSIFICATION, request))
+    error = np.asarray(answer["standard_error"]).max(axis=1)
+    assert (error[passes < 300] <= tolerance).all()
+
+
+def test_rows_under_a_tolerance_stop_on_their_own() -> None:
+    inputs = example("mlp")(20) * torch.linspace(0.1, 10, 20)[:, None]
+    plan = SamplePlan(1000, 0, Masks.SHARED, tolerance=0.02)
+    answer = alone(sampler_of("mlp"), Task.CLASSIFICATION, Request(inputs, plan, ["mean"]))
+    assert len(set(np.asarray(answer["passes"]).tolist())) >= 4
+
+
+def test_company_does_not_change_when_a_row_stops() -> None:
+    def request(tolerance: float | None, passes: int, seed: int = 0) -> Request:
+        plan = SamplePlan(passes, seed, Masks.SHARED, tolerance)
+        return Request(example("mlp")(4), plan, ["mean", "std", "mutual_information", "quantiles"])
+
+    requests = [request(0.03, 500), request(None, 70), request(0.01, 200, 1), request(None, 16)]
+    for memory_bytes in (50_000, 2**26):
+        sampler = sampler_of("mlp", memory_bytes)
+        together = predict(sampler, Task.CLASSIFICATION, requests)
+        for one, got in zip(requests, together, strict=True):
+            assert_equal(got, alone(sampler_of("mlp"), Task.CLASSIFICATION, one))
+
+
+def test_no_pass_is_run_for_a_row_that_has_stopped() -> None:
+    sampler, network = counted(memory_bytes=2**26)
+    inputs = example("mlp")(8) * torch.linspace(0.1, 10, 8)[:, None]
+    plan = SamplePlan(1000, 0, Masks.SHARED, tolerance=0.02)
+    answer = alone(sampler, Task.CLASSIFICATION, Request(inputs, plan, ["mean"]))
+    assert network.count == np.asarray(answer["passes"]).sum() < 8 * 1000
 
 
 class Counting(nn.Module):
