@@ -44,7 +44,8 @@ _LONGEST_WAIT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One deterministic pass. `label` is [B], or [B, C] of booleans for a multilabel task."""
+    """One deterministic pass. `mean` is [B, C, D...], with places D... where outputs are dense;
+    `label` [B, D...], or [B, C, D...] of booleans for a multilabel task."""
 
     model: str
     version: int
@@ -57,8 +58,8 @@ class Evaluation:
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """An answer with its doubt: fields as in the API, None where the task has none or it was not
-    asked for. `quantiles` is [Q, B, C], `samples` [T, B, C]; `passes` is T, or under a tolerance
-    [B], those of each row."""
+    asked for. `quantiles` is [Q, B, C], `samples` [T, B, C], all with places D... at the end where
+    outputs are dense; `passes` is T, or under a tolerance [B], those of each row."""
 
     model: str
     version: int

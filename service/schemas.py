@@ -84,8 +84,10 @@ class PredictRequest(EvalRequest):
     )
 
 
-Vector = list[float | None]
-Matrix = list[Vector]
+_PLACES = "; D... are the places of a dense output (pixels, tokens), none otherwise"
+PerRow = Annotated[list[Any], Field(description="[B, D...]" + _PLACES)]
+PerOutput = Annotated[list[Any], Field(description="[B, C, D...]" + _PLACES)]
+PerPass = Annotated[list[Any], Field(description="[T, B, C, D...]" + _PLACES)]
 
 
 class EvalAnswer(BaseModel):
@@ -94,8 +96,8 @@ class EvalAnswer(BaseModel):
     model: str
     version: int
     task: str
-    mean: Matrix
-    predictive_entropy: Vector | None = None
+    mean: PerOutput
+    predictive_entropy: PerRow | None = None
     label: list[Any] | None = None
 
 
@@ -103,7 +105,7 @@ class Quantiles(BaseModel):
     """Quantiles over passes."""
 
     levels: list[float]
-    values: list[Matrix]
+    values: list[PerOutput]
 
 
 class PredictAnswer(BaseModel):
@@ -114,22 +116,22 @@ class PredictAnswer(BaseModel):
     task: str
     passes: int | list[int] = Field(description="T; with tolerance [B], those of each row")
     seed: int
-    mean: Matrix
-    std: Matrix
-    standard_error: Matrix
-    predictive_entropy: Vector | None = None
-    expected_entropy: Vector | None = None
-    mutual_information: Vector | None = None
-    variation_ratio: Vector | None = None
-    aleatoric_std: Matrix | None = None
-    epistemic_std: Matrix | None = None
+    mean: PerOutput
+    std: PerOutput
+    standard_error: PerOutput
+    predictive_entropy: PerRow | None = None
+    expected_entropy: PerRow | None = None
+    mutual_information: PerRow | None = None
+    variation_ratio: PerRow | None = None
+    aleatoric_std: PerOutput | None = None
+    epistemic_std: PerOutput | None = None
     label: list[Any] | None = None
-    variance: Vector
+    variance: PerRow
     ood: dict[str, Any] | None = None
     prediction_set: list[Any] | None = None
     interval: list[Any] | None = None
     quantiles: Quantiles | None = None
-    samples: list[Matrix] | None = None
+    samples: PerPass | None = None
 
 
 class SiteInfo(BaseModel):

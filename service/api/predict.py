@@ -77,4 +77,6 @@ def _observe(service: Service, model: str, fields: Fields) -> None:
     for measure in _OBSERVED:
         values = fields.get(measure)
         if values is not None:
-            service.metrics.uncertainty.observe(model, measure, values)
+            # Of a dense output the mean of its places, so that each row counts once.
+            per_row = values.reshape(len(values), -1).mean(axis=1)
+            service.metrics.uncertainty.observe(model, measure, per_row)
