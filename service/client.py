@@ -80,6 +80,8 @@ class Prediction:
     ood: Mapping[str, Any] | None = None
     prediction_set: Sequence[Any] | None = None
     interval: Array | None = None
+    predictive_entropy_jackknife: Array | None = None
+    mutual_information_jackknife: Array | None = None
     quantiles: Array | None = None
     samples: Array | None = None
 
@@ -396,6 +398,8 @@ _NUMBERS = frozenset(
         "epistemic_std",
         "variance",
         "interval",
+        "predictive_entropy_jackknife",
+        "mutual_information_jackknife",
         "quantiles",
         "samples",
     }

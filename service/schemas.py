@@ -41,6 +41,8 @@ FieldName = Literal[
     "ood",
     "prediction_set",
     "interval",
+    "predictive_entropy_jackknife",
+    "mutual_information_jackknife",
     "quantiles",
     "samples",
 ]
@@ -80,7 +82,10 @@ class PredictRequest(EvalRequest):
         description="shared: one thinned network a pass, for all rows; independent: one a row",
     )
     return_: list[FieldName] | None = Field(
-        None, alias="return", description="fields wanted; default: all but samples and quantiles"
+        None,
+        alias="return",
+        description="fields wanted; default: all but those for which every pass is kept: samples, "
+        "quantiles, predictive_entropy_jackknife and mutual_information_jackknife",
     )
 
 
@@ -130,6 +135,8 @@ class PredictAnswer(BaseModel):
     ood: dict[str, Any] | None = None
     prediction_set: list[Any] | None = None
     interval: list[Any] | None = None
+    predictive_entropy_jackknife: PerRow | None = None
+    mutual_information_jackknife: PerRow | None = None
     quantiles: Quantiles | None = None
     samples: PerPass | None = None
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from service.inference import measures, regression
+from service.inference import jackknife, measures, regression
 from service.inference.kept import KeptPasses
 from service.inference.outputs import labels, log_variances, outputs_after_rows, values
 from service.inference.progress import Progress, Rows
@@ -23,7 +23,14 @@ from service.types import SamplePlan, Task
 Array = NDArray[Any]
 Fields = dict[str, Array | None]
 
-KEPT_FIELDS = ("quantiles", "samples")
+JACKKNIFE_FIELDS = {
+    "predictive_entropy_jackknife": "predictive_entropy",
+    "mutual_information_jackknife": "mutual_information",
+}
+"""Fields whose bias in 1 / T is taken out, and what they correct; of a classification, binary or
+multilabel task."""
+
+KEPT_FIELDS = (*JACKKNIFE_FIELDS, "quantiles", "samples")
 """Fields that need every pass kept, T × B × C numbers; given only where they are asked for."""
 
 FIELDS = (*SUMMARY_FIELDS, *KEPT_FIELDS)
@@ -38,9 +45,12 @@ QUANTILES = (0.025, 0.25, 0.5, 0.75, 0.975)
 """Levels of the field `quantiles`, [Q, B, C]."""
 
 _OF_OUTPUTS = frozenset(
-    {"mean", "std", "standard_error", "aleatoric_std", "epistemic_std", *KEPT_FIELDS}
+    {"mean", "std", "standard_error", "aleatoric_std", "epistemic_std", *ROWS_SECOND}
 )
 """Fields in the network's own precision; the others, differences of sums, are in float64."""
+
+_CORRECTION = "jackknife"
+"""What the jackknife adds to the fields that it corrects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +171,7 @@ class _Run:
         waited = [r for i, r in enumerate(self._requests) if i not in self._left]
         if not waited:
             return [None] * len(self._requests)
-        asked = {name for request in waited for name in request.fields}
+        asked = {JACKKNIFE_FIELDS.get(name, name) for request in waited for name in request.fields}
         summary = self._arrays(self._statistics.summary(asked & {*SUMMARY_FIELDS}))
         return [
             None if i in self._left else self._answer(i, request, summary)
@@ -173,9 +183,14 @@ class _Run:
         passes_B = self._progress.passes[place]
         found = {name: array[place] for name, array in summary.items()}
         if number in self._kept:
-            found |= self._arrays(
-                _from_kept(self._task, self._kept[number], passes_B, request.fields)
-            )
+            kept = _from_kept(self._task, self._kept[number], passes_B, request.fields)
+            found |= self._arrays(kept)
+            if (correction := found.get(_CORRECTION)) is not None:
+                found |= {
+                    to: found[of] + correction
+                    for to, of in JACKKNIFE_FIELDS.items()
+                    if to in request.fields
+                }
         fields: Fields = {name: found.get(name) for name in FIELDS if name in request.fields}
         return {"passes": passes_B, **fields}
 
@@ -192,7 +207,8 @@ def _stops(plan: SamplePlan) -> tuple[int, ...]:
 
 
 def _from_kept(task: Task, kept: KeptPasses, passes_B: Rows, fields: Collection[str]) -> Summary:
-    """`quantiles` [Q, B, C, D...] and `samples` [T, B, C, D...], where asked for."""
+    """`quantiles` [Q, B, C, D...], `samples` [T, B, C, D...] and the jackknife's correction
+    [B, D...], where asked for."""
     parts: list[tuple[Rows, Summary]] = []
     for rows, outputs in kept.together(passes_B):
         values_TBC = values(task, outputs.double())
@@ -202,12 +218,16 @@ def _from_kept(task: Task, kept: KeptPasses, passes_B: Rows, fields: Collection[
         if "quantiles" in fields:
             quantiles = np.quantile(values_TBC.cpu().numpy(), QUANTILES, axis=0)
             part["quantiles"] = torch.from_numpy(quantiles).movedim(-1, 2)
+        if not task.is_regression and not JACKKNIFE_FIELDS.keys().isdisjoint(fields):
+            part[_CORRECTION] = jackknife.correction(task, values_TBC)
         parts.append((rows, part))
     order = torch.from_numpy(np.argsort(np.concatenate([rows for rows, _ in parts])))
-    return {
-        name: torch.cat([part[name] for _, part in parts], dim=1).cpu()[:, order]
-        for name in parts[0][1]
-    }
+    found: Summary = {}
+    for name in parts[0][1]:
+        dim = 1 if name in ROWS_SECOND else 0
+        together = torch.cat([part[name] for _, part in parts], dim=dim).cpu()
+        found[name] = together.index_select(dim, order)
+    return found
 
 
 def evaluate(sampler: Sampler, task: Task, inputs: Tensor) -> Fields:

@@ -134,7 +134,7 @@ def _sums_of(task: Task, raw: Tensor) -> _Sums:
         sums["divergence"] = _noise_divergence(noise_TBC, log_mean_BC).sum(dim=0)
     elif not task.is_regression:
         sums["entropy"] = measures.entropy_of(task)(values_TBC).sum(dim=0)
-        sums["divergence"] = _divergence_of(task)(values_TBC, mean_BC).sum(dim=0)
+        sums["divergence"] = measures.divergence_of(task)(values_TBC, mean_BC).sum(dim=0)
         sums["votes"] = _votes(task, values_TBC)
     return sums
 
@@ -158,7 +158,7 @@ def _merged(task: Task, a: _Sums, b: _Sums) -> _Sums:
         merged["log_noise"] = log_mean_BC
         moved = [(part, _noise_divergence(part["log_noise"], log_mean_BC)) for part in (a, b)]
     elif not task.is_regression:
-        divergence = _divergence_of(task)
+        divergence = measures.divergence_of(task)
         moved = [(part, divergence(part["mean"], mean_BC)) for part in (a, b)]
     else:
         return merged
@@ -241,29 +241,6 @@ def _per_row(value_B: Tensor, like: Tensor) -> Tensor:
 def _weighted(weight: Tensor, divergence: Tensor) -> Tensor:
     """weight × divergence; a set without passes has a mean without meaning, and adds nothing."""
     return torch.where(weight > 0, weight * divergence, 0.0)
-
-
-def _divergence_of(task: Task) -> Callable[[Tensor, Tensor], Tensor]:
-    return _divergence if task is Task.CLASSIFICATION else _bernoulli_divergence
-
-
-def _divergence(probs_C: Tensor, mean_C: Tensor) -> Tensor:
-    """Σ_c p ln(p / q) − p + q, KL(p ‖ q) where both sum to one. [..., C] → [...], nats.
-
-    Written so that a p close to q loses no digits to the ratio p / q ≈ 1.
-    """
-    difference = probs_C - mean_C
-    relative = difference / mean_C
-    log_ratio = torch.where(
-        relative.abs() < 0.5, torch.log1p(relative), torch.log(probs_C / mean_C)
-    )
-    terms = torch.where(probs_C == 0, 0.0, probs_C * log_ratio) - difference
-    return torch.where(mean_C == 0, 0.0, terms).sum(dim=-1)
-
-
-def _bernoulli_divergence(probs_C: Tensor, mean_C: Tensor) -> Tensor:
-    """Σ_c KL(Bernoulli(p) ‖ Bernoulli(q)). [..., C] → [...], nats."""
-    return _divergence(probs_C, mean_C) + _divergence(1 - probs_C, 1 - mean_C)
 
 
 def _noise_divergence(log_v_C: Tensor, log_mean_C: Tensor) -> Tensor:

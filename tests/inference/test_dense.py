@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from service.inference.memory import peak_bytes
-from service.inference.prediction import FIELDS, Fields, Request, evaluate, predict
+from service.inference.prediction import (
+    FIELDS,
+    JACKKNIFE_FIELDS,
+    Fields,
+    Request,
+    evaluate,
+    predict,
+)
 from service.inference.sampler import Sampler, build_sampler
+from service.inference.statistics import SUMMARY_FIELDS
 from service.types import Masks, SamplePlan, Task
 from tests.networks import build, example
 
@@ -85,7 +95,7 @@ def test_shapes_are_outputs_then_places() -> None:
     assert shapes == {
         "passes": (2,),
         **dict.fromkeys(("mean", "std", "standard_error"), (2, 3, 6, 5)),
-        **dict.fromkeys((*per_row, "label", "variance"), (2, 6, 5)),
+        **dict.fromkeys((*per_row, *JACKKNIFE_FIELDS, "label", "variance"), (2, 6, 5)),
         "quantiles": (5, 2, 3, 6, 5),
         "samples": (4, 2, 3, 6, 5),
     }
@@ -100,7 +110,7 @@ def test_a_row_under_a_tolerance_stops_when_its_last_place_may() -> None:
     assert (error.reshape(4, -1).max(axis=1)[passes < 2000] <= 0.02).all()
 
 
-def peak_of(passes: int, fields: list[str]) -> int:
+def peak_of(passes: int, fields: Sequence[str]) -> int:
     sampler = sampler_of("segmentation", memory_bytes=100_000)
     request = Request(example("segmentation")(4), SamplePlan(passes, 0, Masks.SHARED), fields)
     ask(sampler, Task.CLASSIFICATION, request)
@@ -109,8 +119,7 @@ def peak_of(passes: int, fields: list[str]) -> int:
 
 def test_memory_does_not_grow_with_passes_unless_they_are_asked_for() -> None:
     """All T passes of 4 rows of 90 numbers would be 1,440 T bytes in float32 alone."""
-    fields = [name for name in FIELDS if name not in ("samples", "quantiles")]
-    few, many = peak_of(200, fields), peak_of(2000, fields)
+    few, many = (peak_of(passes, SUMMARY_FIELDS) for passes in (200, 2000))
     assert many <= few
     assert many < 2000 * 1440 / 2
     assert peak_of(2000, ["samples"]) > 2000 * 1440
