@@ -15,15 +15,15 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.networks import NETWORKS, Network, by_loop, by_repeat, stochastic, summarize
-from service.inference.prediction import FIELDS, predict
+from service.inference.prediction import Request, predict
 from service.inference.sampler import build_sampler
+from service.inference.statistics import SUMMARY_FIELDS
 from service.settings import load_settings
 from service.types import Masks, SamplePlan, Task
 
 PASSES = 50
 ROWS = (1, 32)
 ROUNDS = 5
-_MEASURED = tuple(name for name in FIELDS if name not in ("samples", "quantiles"))
 
 
 def ways(network: Network, inputs: torch.Tensor) -> dict[str, Callable[[], object]]:
@@ -38,7 +38,9 @@ def ways(network: Network, inputs: torch.Tensor) -> dict[str, Callable[[], objec
 
     def candor(masks: Masks) -> Callable[[], object]:
         plan = SamplePlan(PASSES, 0, masks)
-        return lambda: predict(sampler, Task.CLASSIFICATION, inputs, plan, _MEASURED)
+        return lambda: predict(
+            sampler, Task.CLASSIFICATION, [Request(inputs, plan, SUMMARY_FIELDS)]
+        )
 
     return {
         "loop": lambda: summarize(by_loop(plain, inputs, PASSES)),

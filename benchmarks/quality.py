@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from service.inference.devices import Resources
+from service.inference.prediction import Request
 from service.registry.loading import LoadedModel
 from service.registry.registry import Registry
 from service.settings import load_settings
@@ -55,7 +56,9 @@ def row(model: LoadedModel) -> str:
     x, y = held_out(model.ref.name)
     inputs = torch.from_numpy(x)
     manifest = model.manifest
-    sampled = model.predict(inputs, manifest.plan_for(), ["mean"])["mean"]
+    [answer] = model.predict([Request(inputs, manifest.plan_for(), ["mean"])])
+    assert answer is not None
+    sampled = answer["mean"]
     plain = model.evaluate(inputs)["mean"]
     assert sampled is not None
     assert plain is not None

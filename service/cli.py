@@ -24,18 +24,19 @@ from service.api import bodies
 from service.api.announcement import announcement
 from service.api.answers import contents, select
 from service.api.models import describe_model
-from service.api.predict import DEFAULT_FIELDS
+from service.api.predict import head, plan_and_fields
 from service.api.server import serve as run_server
 from service.client import Client
 from service.errors import CandorError, InvalidInput, ModelBroken
 from service.inference.devices import resources
+from service.inference.prediction import Fields, Request
 from service.registry.export import export_archive
 from service.registry.loading import LoadedModel
 from service.registry.registry import Registry
 from service.scheduling.batch import merge
 from service.schemas import ModelInfo, PredictRequest, VersionInfo
 from service.settings import PREFIX, Settings, load_settings
-from service.types import Masks
+from service.types import DEFAULT_MAX_PASSES, Masks
 
 app = typer.Typer(
     name="candor",
@@ -191,6 +192,14 @@ def predict(
     data: DataOption = None,
     inputs: InputsOption = None,
     passes: Annotated[int | None, typer.Option(help="T; default: the model's.")] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(help="Instead of --passes: until the standard error of mean is below it."),
+    ] = None,
+    max_passes: Annotated[
+        int | None,
+        typer.Option(help=f"With --tolerance: the most. [default: {DEFAULT_MAX_PASSES}]"),
+    ] = None,
     seed: Annotated[str | None, typer.Option(help="An integer, or random.")] = None,
     masks: Annotated[Masks | None, typer.Option(help="One thinned network a pass, or a row.")] = (
         None
@@ -203,7 +212,13 @@ def predict(
     out_file: OutOption = None,
 ) -> None:
     """Predict with uncertainty."""
-    given = {"passes": passes, "seed": seed, "masks": masks, "return": fields}
+    given = {
+        "passes": passes,
+        "tolerance": tolerance,
+        "max_passes": max_passes,
+        "seed": seed,
+        "masks": masks,
+    }
     with _plainly():
         _log("error")
         rows = _read_rows(data, inputs)
@@ -223,6 +238,8 @@ def predict(
                     model=model,
                     version=version,
                     passes=request.passes,
+                    tolerance=request.tolerance,
+                    max_passes=request.max_passes,
                     seed=request.seed,
                     masks=request.masks,
                     fields=request.return_,
@@ -230,17 +247,18 @@ def predict(
             _write(asdict(answer), out_file)
             return
         loaded = _load(models, model, version)
-        plan = loaded.manifest.plan_for(request.passes, request.seed, request.masks)
-        wanted = DEFAULT_FIELDS if request.return_ is None else tuple(request.return_)
+        plan, wanted = plan_and_fields(loaded.manifest, request)
         batch = torch.from_numpy(bodies.RawInputs(rows).batch(loaded.manifest.input))
         parts = [
-            loaded.predict(batch[chunk], plan, wanted, range(chunk.start, chunk.stop))
+            _predict_alone(
+                loaded, Request(batch[chunk], plan, wanted, range(chunk.start, chunk.stop))
+            )
             for chunk in _chunks(len(batch))
         ]
-        more = {"passes": plan.passes, "seed": plan.seed}
+        found = merge(parts)
+        more = head(plan, found)
         arrays = out_file is not None
-        found = select(merge(parts), wanted)
-        _write(contents(loaded, found, more, arrays=arrays), out_file)
+        _write(contents(loaded, select(found, wanted), more, arrays=arrays), out_file)
 
 
 @app.command(
@@ -328,6 +346,12 @@ def _load(models: Path | None, name: str | None, version: int | None) -> LoadedM
     with err.status("loading the model"):
         registry.load_all()
     return registry.resolve(name, version)
+
+
+def _predict_alone(loaded: LoadedModel, request: Request) -> Fields:
+    [fields] = loaded.predict([request])
+    assert fields is not None
+    return fields
 
 
 def _chunks(rows: int) -> Iterator[slice]:

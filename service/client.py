@@ -44,7 +44,8 @@ _LONGEST_WAIT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One deterministic pass. `label` is [B], or [B, C] of booleans for a multilabel task."""
+    """One deterministic pass. `mean` is [B, C, D...], with places D... where outputs are dense;
+    `label` [B, D...], or [B, C, D...] of booleans for a multilabel task."""
 
     model: str
     version: int
@@ -57,12 +58,13 @@ class Evaluation:
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """An answer with its doubt: fields as in the API, None where the task has none or it was not
-    asked for. `quantiles` is [Q, B, C], `samples` [T, B, C]."""
+    asked for. `quantiles` is [Q, B, C], `samples` [T, B, C], all with places D... at the end where
+    outputs are dense; `passes` is T, or under a tolerance [B], those of each row."""
 
     model: str
     version: int
     task: str
-    passes: int
+    passes: int | Array
     seed: int
     mean: Array | None = None
     std: Array | None = None
@@ -78,6 +80,8 @@ class Prediction:
     ood: Mapping[str, Any] | None = None
     prediction_set: Sequence[Any] | None = None
     interval: Array | None = None
+    predictive_entropy_jackknife: Array | None = None
+    mutual_information_jackknife: Array | None = None
     quantiles: Array | None = None
     samples: Array | None = None
 
@@ -194,12 +198,16 @@ class Client:
         model: str | None = None,
         version: int | None = None,
         passes: int | None = None,
+        tolerance: float | None = None,
+        max_passes: int | None = None,
         seed: int | str | None = None,
         masks: str | None = None,
         fields: Sequence[str] | None = None,
     ) -> Prediction:
         """`POST /predict`: inputs [B, D...] as an array, a tensor or lists; `fields` to return."""
-        options = _predict_options(model, version, passes, seed, masks, fields)
+        options = _predict_options(
+            model, version, passes, tolerance, max_passes, seed, masks, fields
+        )
         return self._drive(self._calls.predict(inputs, options))
 
     def eval(
@@ -266,12 +274,16 @@ class AsyncClient:
         model: str | None = None,
         version: int | None = None,
         passes: int | None = None,
+        tolerance: float | None = None,
+        max_passes: int | None = None,
         seed: int | str | None = None,
         masks: str | None = None,
         fields: Sequence[str] | None = None,
     ) -> Prediction:
         """See `Client.predict`."""
-        options = _predict_options(model, version, passes, seed, masks, fields)
+        options = _predict_options(
+            model, version, passes, tolerance, max_passes, seed, masks, fields
+        )
         return await self._drive(self._calls.predict(inputs, options))
 
     async def eval(
@@ -321,6 +333,8 @@ def _predict_options(
     model: str | None,
     version: int | None,
     passes: int | None,
+    tolerance: float | None,
+    max_passes: int | None,
     seed: int | str | None,
     masks: str | None,
     fields: Sequence[str] | None,
@@ -329,6 +343,8 @@ def _predict_options(
         "model": model,
         "version": version,
         "passes": passes,
+        "tolerance": tolerance,
+        "max_passes": max_passes,
         "seed": seed,
         "masks": masks,
         "return": None if fields is None else list(fields),
@@ -362,6 +378,8 @@ def _answer(response: httpx.Response) -> dict[str, Any]:
     for name in arrays_of:
         if content[name] is not None:
             content[name] = np.array(content[name], dtype=np.float64)
+    if isinstance(content.get("passes"), list):
+        content["passes"] = np.array(content["passes"])
     if content.get("label") is not None:
         content["label"] = np.asarray(content["label"])
     return content
@@ -380,6 +398,8 @@ _NUMBERS = frozenset(
         "epistemic_std",
         "variance",
         "interval",
+        "predictive_entropy_jackknife",
+        "mutual_information_jackknife",
         "quantiles",
         "samples",
     }

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from service.types import Masks
+from service.types import DEFAULT_MAX_PASSES, Masks
 
 _INT64 = 2**63
 
@@ -41,6 +41,8 @@ FieldName = Literal[
     "ood",
     "prediction_set",
     "interval",
+    "predictive_entropy_jackknife",
+    "mutual_information_jackknife",
     "quantiles",
     "samples",
 ]
@@ -60,6 +62,18 @@ class PredictRequest(EvalRequest):
     """Body of `POST /predict`."""
 
     passes: int | None = Field(None, ge=2, description="T; default: the model's")
+    tolerance: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="instead of passes: each row is sampled until the largest standard error of "
+        "its mean is surely at most this",
+    )
+    max_passes: int | None = Field(
+        None,
+        ge=2,
+        description=f"with tolerance: the most passes of a row; default: {DEFAULT_MAX_PASSES}",
+    )
     seed: Seed | Literal["random"] | None = Field(
         None, description='default: the model\'s, so that a repeat is equal; "random": a fresh draw'
     )
@@ -68,12 +82,17 @@ class PredictRequest(EvalRequest):
         description="shared: one thinned network a pass, for all rows; independent: one a row",
     )
     return_: list[FieldName] | None = Field(
-        None, alias="return", description="fields wanted; default: all but samples and quantiles"
+        None,
+        alias="return",
+        description="fields wanted; default: all but those for which every pass is kept: samples, "
+        "quantiles, predictive_entropy_jackknife and mutual_information_jackknife",
     )
 
 
-Vector = list[float | None]
-Matrix = list[Vector]
+_PLACES = "; D... are the places of a dense output (pixels, tokens), none otherwise"
+PerRow = Annotated[list[Any], Field(description="[B, D...]" + _PLACES)]
+PerOutput = Annotated[list[Any], Field(description="[B, C, D...]" + _PLACES)]
+PerPass = Annotated[list[Any], Field(description="[T, B, C, D...]" + _PLACES)]
 
 
 class EvalAnswer(BaseModel):
@@ -82,8 +101,8 @@ class EvalAnswer(BaseModel):
     model: str
     version: int
     task: str
-    mean: Matrix
-    predictive_entropy: Vector | None = None
+    mean: PerOutput
+    predictive_entropy: PerRow | None = None
     label: list[Any] | None = None
 
 
@@ -91,7 +110,7 @@ class Quantiles(BaseModel):
     """Quantiles over passes."""
 
     levels: list[float]
-    values: list[Matrix]
+    values: list[PerOutput]
 
 
 class PredictAnswer(BaseModel):
@@ -100,24 +119,26 @@ class PredictAnswer(BaseModel):
     model: str
     version: int
     task: str
-    passes: int
+    passes: int | list[int] = Field(description="T; with tolerance [B], those of each row")
     seed: int
-    mean: Matrix
-    std: Matrix
-    standard_error: Matrix
-    predictive_entropy: Vector | None = None
-    expected_entropy: Vector | None = None
-    mutual_information: Vector | None = None
-    variation_ratio: Vector | None = None
-    aleatoric_std: Matrix | None = None
-    epistemic_std: Matrix | None = None
+    mean: PerOutput
+    std: PerOutput
+    standard_error: PerOutput
+    predictive_entropy: PerRow | None = None
+    expected_entropy: PerRow | None = None
+    mutual_information: PerRow | None = None
+    variation_ratio: PerRow | None = None
+    aleatoric_std: PerOutput | None = None
+    epistemic_std: PerOutput | None = None
     label: list[Any] | None = None
-    variance: Vector
+    variance: PerRow
     ood: dict[str, Any] | None = None
     prediction_set: list[Any] | None = None
     interval: list[Any] | None = None
+    predictive_entropy_jackknife: PerRow | None = None
+    mutual_information_jackknife: PerRow | None = None
     quantiles: Quantiles | None = None
-    samples: list[Matrix] | None = None
+    samples: PerPass | None = None
 
 
 class SiteInfo(BaseModel):

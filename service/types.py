@@ -1,7 +1,9 @@
 """The values that every room shares, and the axes, said once.
 
 Axes, carried in tensor names: T passes, B rows, C classes or outputs; order [T, B, C], passes
-first, so that chunks append and measures reduce `dim=0`. Entropies are in nats. Times end in `_s`
+first, so that chunks append and measures reduce `dim=0`. Places of a dense output (pixels, tokens)
+come after C where networks and answers hold them, [B, C, D...], and before it where they are
+reduced, [T, B, D..., C]. Entropies are in nats. Times end in `_s`
 (seconds), sizes in `_rows` or `_bytes`.
 """
 
@@ -19,6 +21,9 @@ class Task(StrEnum):
     multilabel: C independent logits [B, C].
     regression: C outputs [B, C], in the target's units.
     heteroscedastic_regression: [B, 2 C], C means, then the logarithms of C noise variances.
+
+    Dense outputs, one prediction for each pixel or token, have their places after the outputs:
+    [B, C, D...].
     """
 
     CLASSIFICATION = "classification"
@@ -39,6 +44,10 @@ class Masks(StrEnum):
     INDEPENDENT = "independent"
 
 
+DEFAULT_MAX_PASSES = 1000
+"""The most passes of a row under a tolerance, where a request does not say."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class ModelRef:
     """One version of one model."""
@@ -55,14 +64,17 @@ class SamplePlan:
     """All that decides a prediction beside the model version and the input.
 
     Args:
-        passes: stochastic forward passes T, at least 2.
+        passes: stochastic forward passes T, at least 2; under a tolerance the most of a row.
         seed: any integer that fits 64 signed bits.
         masks: whether the rows of a pass share one thinned network.
+        tolerance: a row stops once the standard error of each of its means is surely at most this
+            (`inference/stopping.py`); None: all rows run all passes.
     """
 
     passes: int
     seed: int
     masks: Masks
+    tolerance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

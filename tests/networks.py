@@ -263,6 +263,20 @@ class Branching(nn.Module):
         return output
 
 
+def segmentation() -> nn.Module:
+    """Logits of three classes for every pixel."""
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Dropout2d(0.3), nn.Conv2d(6, 3, 1)
+    )
+
+
+def tagging() -> nn.Module:
+    """Four outputs for every step of a signal."""
+    return nn.Sequential(
+        nn.Conv1d(1, 6, 3, padding=1), nn.ReLU(), nn.Dropout(0.3), nn.Conv1d(6, 4, 1)
+    )
+
+
 def mlp() -> nn.Module:
     """Dropout on the input and on a hidden layer, at two rates."""
     return nn.Sequential(
@@ -312,6 +326,8 @@ NETWORKS: dict[str, tuple[Build, tuple[int, ...]]] = {
     "spatial_1d": (spatial_1d, (1, 6)),
     "spatial_2d": (spatial_2d, (1, 6, 6)),
     "spatial_3d": (spatial_3d, (1, 4, 4, 4)),
+    "segmentation": (segmentation, (1, 6, 5)),
+    "tagging": (tagging, (1, 7)),
     "functional": (FunctionalDropout, (6,)),
     "drop_path": (Residual, (6,)),
     "drop_connect": (DropConnect, (6,)),

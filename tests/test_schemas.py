@@ -7,7 +7,7 @@ from typing import get_args
 from service import client, schemas
 from service.api.answers import UNCALIBRATED
 from service.api.predict import DEFAULT_FIELDS
-from service.inference.prediction import EVALUATION_FIELDS, FIELDS
+from service.inference.prediction import EVALUATION_FIELDS, FIELDS, KEPT_FIELDS
 from service.types import Masks
 
 HEAD = {"model", "version", "task"}
@@ -22,7 +22,7 @@ def test_fields_are_the_same_everywhere() -> None:
     evaluation = HEAD | set(EVALUATION_FIELDS)
     assert set(schemas.EvalAnswer.model_fields) == evaluation
     assert set(client.Evaluation.__dataclass_fields__) == evaluation
-    assert set(DEFAULT_FIELDS) == fields - {"samples", "quantiles"}
+    assert set(DEFAULT_FIELDS) == fields - {*KEPT_FIELDS}
 
 
 def test_masks_are_the_same_everywhere() -> None:

@@ -62,12 +62,13 @@ def contents(
 def _labels(model: LoadedModel, array: NDArray[Any], *, as_array: bool) -> Any:
     """Names where the model has them, indices otherwise.
 
-    A multilabel row has a list of those that hold; as an array it is the [B, C] of booleans.
+    A multilabel row has a list of those that hold. As an array, or where each place of a dense
+    output has its own, it is the [B, C, D...] of booleans.
     """
     names = np.array(model.manifest.labels) if model.manifest.labels else None
     if model.manifest.task is Task.MULTILABEL:
-        if as_array:
-            return array
+        if as_array or array.ndim > 2:
+            return np.ascontiguousarray(array)
         choices = names if names is not None else np.arange(array.shape[1])
         return [choices[row].tolist() for row in array]
     labels = array if names is None else names[array]

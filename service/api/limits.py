@@ -12,8 +12,14 @@ from service.errors import InvalidInput, LimitExceeded
 TIMEOUT_HEADER = "X-Request-Timeout"
 
 
-def check_work(request: Request, rows: int, passes: int) -> None:
+def check_work(request: Request, rows: int, passes: int, passes_field: str = "passes") -> None:
     """Refuse more rows × passes than the server's limit.
+
+    Args:
+        request: of this server.
+        rows: B.
+        passes: the most of a row.
+        passes_field: what the request calls them.
 
     Raises:
         LimitExceeded: naming the limit.
@@ -21,9 +27,9 @@ def check_work(request: Request, rows: int, passes: int) -> None:
     limit = service_of(request).settings.max_work
     if rows * passes > limit:
         raise LimitExceeded(
-            f"{rows} rows × {passes} passes are {rows * passes}; the limit is {limit} "
-            "(CANDOR_MAX_WORK); send fewer rows at once, or fewer passes",
-            field="passes" if passes > limit else "inputs",
+            f"{rows} rows × {passes} {passes_field} are {rows * passes}; the limit is {limit} "
+            f"(CANDOR_MAX_WORK); send fewer rows at once, or fewer {passes_field}",
+            field=passes_field if passes > limit else "inputs",
             expected=limit,
             received=rows * passes,
         )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from fastapi import APIRouter, Request, Response
 
@@ -10,12 +13,16 @@ from service.api.bodies import read_request
 from service.api.documentation import describe
 from service.api.limits import check_work, timeout_s
 from service.api.scope import Service, served_by, service_of
+from service.errors import InvalidInput
 from service.inference.prediction import FIELDS, Fields
+from service.inference.statistics import SUMMARY_FIELDS
+from service.registry.manifest import Manifest
 from service.schemas import PredictAnswer, PredictRequest
+from service.types import SamplePlan
 
 router = APIRouter()
 
-DEFAULT_FIELDS = (*(name for name in FIELDS if name not in ("samples", "quantiles")), *UNCALIBRATED)
+DEFAULT_FIELDS = (*SUMMARY_FIELDS, *UNCALIBRATED)
 _OBSERVED = ("predictive_entropy", "mutual_information", "variance")
 
 
@@ -26,10 +33,10 @@ async def predict(request: Request) -> Response:
     body, raw = await read_request(request, PredictRequest, service.settings.max_body_bytes)
     model = service.registry.resolve(body.model, body.version)
     served_by(request, model.ref.name)
-    plan = model.manifest.plan_for(body.passes, body.seed, body.masks)
+    plan, wanted = plan_and_fields(model.manifest, body)
     inputs = raw.batch(model.manifest.input)
-    check_work(request, len(inputs), plan.passes)
-    wanted = DEFAULT_FIELDS if body.return_ is None else tuple(body.return_)
+    adaptive = plan.tolerance is not None
+    check_work(request, len(inputs), plan.passes, "max_passes" if adaptive else "passes")
     fields = await service.runner.submit(
         model,
         torch.from_numpy(inputs),
@@ -38,12 +45,38 @@ async def predict(request: Request) -> Response:
         timeout_s=timeout_s(request),
     )
     _observe(service, model.ref.name, fields)
-    more = {"passes": plan.passes, "seed": plan.seed}
-    return write(request, model, select(fields, wanted), more)
+    return write(request, model, select(fields, wanted), head(plan, fields))
+
+
+def plan_and_fields(manifest: Manifest, body: PredictRequest) -> tuple[SamplePlan, Sequence[str]]:
+    """What a request asks the engine for, the model's and the server's defaults filled in.
+
+    Raises:
+        InvalidInput: fields that exclude each other.
+    """
+    plan = manifest.plan_for(body.passes, body.seed, body.masks, body.tolerance, body.max_passes)
+    wanted = DEFAULT_FIELDS if body.return_ is None else tuple(body.return_)
+    if plan.tolerance is not None and "samples" in wanted:
+        raise InvalidInput(
+            "`samples` [T, B, C] needs one T for all rows, and with `tolerance` each row has its "
+            "own; ask for `quantiles`, or send `passes`",
+            field="return",
+            expected="fields other than samples",
+            received=list(wanted),
+        )
+    return plan, wanted
+
+
+def head(plan: SamplePlan, fields: Fields) -> dict[str, Any]:
+    """What stands before the fields: how often and from where was drawn."""
+    passes = plan.passes if plan.tolerance is None else fields["passes"]
+    return {"passes": passes, "seed": plan.seed}
 
 
 def _observe(service: Service, model: str, fields: Fields) -> None:
     for measure in _OBSERVED:
         values = fields.get(measure)
         if values is not None:
-            service.metrics.uncertainty.observe(model, measure, values)
+            # Of a dense output the mean of its places, so that each row counts once.
+            per_row = values.reshape(len(values), -1).mean(axis=1)
+            service.metrics.uncertainty.observe(model, measure, per_row)

@@ -20,6 +20,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from service.types import Task
+
 Measure = Callable[[Tensor], Tensor]
 
 
@@ -33,6 +35,37 @@ def bernoulli_entropy(probs_C: Tensor) -> Tensor:
     """Σ_c H[Bernoulli(p_c)] over independent labels. [..., C] → [...], nats."""
     terms_C: Tensor = torch.special.entr(probs_C) + torch.special.entr(1 - probs_C)
     return terms_C.sum(dim=-1)
+
+
+def categorical_divergence(probs_C: Tensor, mean_C: Tensor) -> Tensor:
+    """Σ_c p ln(p / q) − p + q, KL(p ‖ q) where both sum to one. [..., C] → [...], nats.
+
+    Written so that a p close to q loses no digits to the ratio p / q ≈ 1. q may be zero only where
+    p is, as a mean of several p is.
+    """
+    difference = probs_C - mean_C
+    relative = difference / mean_C
+    log_ratio = torch.where(
+        relative.abs() < 0.5, torch.log1p(relative), torch.log(probs_C / mean_C)
+    )
+    terms = torch.where(probs_C == 0, 0.0, probs_C * log_ratio) - difference
+    return torch.where(mean_C == 0, 0.0, terms).sum(dim=-1)
+
+
+def bernoulli_divergence(probs_C: Tensor, mean_C: Tensor) -> Tensor:
+    """Σ_c KL(Bernoulli(p_c) ‖ Bernoulli(q_c)) over independent labels. [..., C] → [...], nats."""
+    yes = categorical_divergence(probs_C, mean_C)
+    return yes + categorical_divergence(1 - probs_C, 1 - mean_C)
+
+
+def entropy_of(task: Task) -> Callable[[Tensor], Tensor]:
+    """The entropy of one prediction of a classification, binary or multilabel task."""
+    return categorical_entropy if task is Task.CLASSIFICATION else bernoulli_entropy
+
+
+def divergence_of(task: Task) -> Callable[[Tensor, Tensor], Tensor]:
+    """The divergence that goes with `entropy_of`: mean H[p] = H[p̄] − mean divergence from p̄."""
+    return categorical_divergence if task is Task.CLASSIFICATION else bernoulli_divergence
 
 
 def mean(values_TBC: Tensor) -> Tensor:

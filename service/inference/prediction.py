@@ -1,9 +1,9 @@
-"""From a network's raw outputs to the fields of an answer, by task."""
+"""From requests to the fields of their answers, by task."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,188 +11,239 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from service.errors import ModelBroken
-from service.inference import measures, regression
-from service.inference.sampler import Sampler
+from service.inference import jackknife, measures, regression
+from service.inference.kept import KeptPasses
+from service.inference.outputs import labels, log_variances, outputs_after_rows, values
+from service.inference.progress import Progress, Rows
+from service.inference.sampler import Batch, Sampler
+from service.inference.statistics import SUMMARY_FIELDS, RunningStatistics, Summary
+from service.inference.stopping import looks, may_stop
 from service.types import SamplePlan, Task
 
 Array = NDArray[Any]
 Fields = dict[str, Array | None]
 
-FIELDS = (
-    "mean",
-    "std",
-    "standard_error",
-    "predictive_entropy",
-    "expected_entropy",
-    "mutual_information",
-    "variation_ratio",
-    "aleatoric_std",
-    "epistemic_std",
-    "label",
-    "variance",
-    "quantiles",
-    "samples",
-)
+JACKKNIFE_FIELDS = {
+    "predictive_entropy_jackknife": "predictive_entropy",
+    "mutual_information_jackknife": "mutual_information",
+}
+"""Fields whose bias in 1 / T is taken out, and what they correct; of a classification, binary or
+multilabel task."""
+
+KEPT_FIELDS = (*JACKKNIFE_FIELDS, "quantiles", "samples")
+"""Fields that need every pass kept, T × B × C numbers; given only where they are asked for."""
+
+FIELDS = (*SUMMARY_FIELDS, *KEPT_FIELDS)
 """What a prediction can hold; a field that a task does not have is None."""
+
+ROWS_SECOND = ("quantiles", "samples")
+"""Fields whose rows are the second dimension."""
 
 EVALUATION_FIELDS = ("mean", "predictive_entropy", "label")
 
 QUANTILES = (0.025, 0.25, 0.5, 0.75, 0.975)
 """Levels of the field `quantiles`, [Q, B, C]."""
 
+_OF_OUTPUTS = frozenset(
+    {"mean", "std", "standard_error", "aleatoric_std", "epistemic_std", *ROWS_SECOND}
+)
+"""Fields in the network's own precision; the others, differences of sums, are in float64."""
+
+_CORRECTION = "jackknife"
+"""What the jackknife adds to the fields that it corrects."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one client wants.
+
+    Args:
+        inputs: [B, D...].
+        plan: passes or tolerance, seed and masks.
+        fields: which of `FIELDS`; `samples` only where all rows have the same passes.
+        rows: number of each row within the request, 0 to B − 1 by default; with independent masks
+            it decides what drops. To send a long request in parts, number them on.
+    """
+
+    inputs: Tensor
+    plan: SamplePlan
+    fields: Collection[str]
+    rows: Sequence[int] | None = None
+
+    def numbers(self) -> Sequence[int]:
+        """[B]: of its rows."""
+        return range(len(self.inputs)) if self.rows is None else self.rows
+
+
+def always(_request: int) -> bool:
+    """Every request is waited for to the end."""
+    return True
+
 
 def predict(
     sampler: Sampler,
     task: Task,
-    inputs: Tensor,
-    plan: SamplePlan,
-    fields: Collection[str],
-    rows: Sequence[int] | None = None,
-) -> Fields:
-    """Sample and reduce.
+    requests: Sequence[Request],
+    wanted: Callable[[int], bool] = always,
+) -> list[Fields | None]:
+    """Sample and reduce; each answer is what its request gets alone.
 
     Args:
         sampler: of the model.
         task: of the model.
-        inputs: [B, D...].
-        plan: passes, seed and masks.
-        fields: which of `FIELDS`.
-        rows: number of each row within its own request, 0 to B − 1 by default.
+        requests: of one mode of masks and one shape of rows; all else may differ.
+        wanted: whether somebody still waits for the request of that number; asked between chunks.
 
     Returns:
-        Each field as an array: [B, C], [B], [T, B, C] or [Q, B, C]. Those with outputs are in the
-        network's own precision, those with one value a row in float64.
+        For each request its fields as arrays: [B, C, D...], [B, D...], [T, B, C, D...] or
+        [Q, B, C, D...], and the `passes` [B] of each row. None where it was no longer wanted.
     """
-    numbers = range(len(inputs)) if rows is None else rows
-    batch = sampler.open(inputs, plan.masks, [plan.seed] * len(inputs), numbers)
+    run = _Run(task, requests)
+    [masks] = {request.plan.masks for request in requests}
+    batch = sampler.open(
+        torch.cat([r.inputs for r in requests]) if len(requests) > 1 else requests[0].inputs,
+        masks,
+        [r.plan.seed for r in requests for _ in range(len(r.inputs))],
+        [n for r in requests for n in r.numbers()],
+    )
     with torch.inference_mode():
-        chunks = list(batch.run(range(plan.passes)))
-        first = chunks[0].outputs
-        outputs = first.new_empty(plan.passes, len(inputs), *first.shape[2:])
-        for chunk in chunks:
-            outputs[chunk.passes.start : chunk.passes.stop, list(chunk.rows)] = chunk.outputs
-        found = {n: t.cpu().numpy() for n, t in _reduce(task, outputs, fields).items()}
-    return {name: found.get(name) for name in FIELDS if name in fields}
+        run.to_the_end(batch, wanted)
+        return run.answers()
+
+
+class _Run:
+    """Requests that run together: their rows follow each other, and each leaves when it may."""
+
+    def __init__(self, task: Task, requests: Sequence[Request]) -> None:
+        self._task = task
+        self._requests = requests
+        self._progress = Progress(
+            [len(r.inputs) for r in requests], [_stops(r.plan) for r in requests]
+        )
+        self._statistics = RunningStatistics(task, len(self._progress.passes))
+        self._kept = {
+            i: KeptPasses() for i, r in enumerate(requests) if {*r.fields} & {*KEPT_FIELDS}
+        }
+        self._left: set[int] = set()
+        self._precision = torch.float32
+
+    def to_the_end(self, batch: Batch, wanted: Callable[[int], bool]) -> None:
+        """Run all passes that somebody waits for."""
+        selected, part = np.arange(len(batch)), batch
+        while (segment := self._progress.next()) is not None:
+            if not np.array_equal(segment.rows, selected):
+                selected, part = segment.rows, batch.select(segment.rows.tolist())
+            for chunk in part.run(segment.passes):
+                self._add(selected[np.asarray(chunk.rows)], chunk.passes, chunk.outputs)
+                gone = [i for i in self._progress.live_requests() if not wanted(i)]
+                if gone:
+                    # What others still lack of this segment is the next one's.
+                    self._left.update(gone)
+                    self._progress.drop(gone)
+                    break
+            else:
+                self._look(segment.passes.stop)
+
+    def _add(self, rows: Rows, passes: range, outputs: Tensor) -> None:
+        if outputs.dtype == torch.float64:
+            self._precision = torch.float64
+        self._statistics.update(outputs, rows)
+        self._progress.ran(rows, passes)
+        for request, kept in self._kept.items():
+            place = self._progress.slices[request]
+            here = np.flatnonzero((rows >= place.start) & (rows < place.stop))
+            if len(here):
+                own = outputs if len(here) == len(rows) else outputs[:, here.tolist()]
+                kept.add(rows[here] - place.start, passes, own)
+
+    def _look(self, passes: int) -> None:
+        """Finish the rows that have had what they need."""
+        for number in self._progress.live_requests():
+            rows = self._progress.at_stop(number, passes)
+            plan = self._requests[number].plan
+            if len(rows) and plan.tolerance is not None and passes < plan.passes:
+                std_BC = self._statistics.std(rows)
+                rows = rows[may_stop(std_BC, passes, plan.tolerance).cpu().numpy()]
+            self._progress.finish(rows)
+
+    def answers(self) -> list[Fields | None]:
+        """Of each request; None where nobody waited to the end."""
+        waited = [r for i, r in enumerate(self._requests) if i not in self._left]
+        if not waited:
+            return [None] * len(self._requests)
+        asked = {JACKKNIFE_FIELDS.get(name, name) for request in waited for name in request.fields}
+        summary = self._arrays(self._statistics.summary(asked & {*SUMMARY_FIELDS}))
+        return [
+            None if i in self._left else self._answer(i, request, summary)
+            for i, request in enumerate(self._requests)
+        ]
+
+    def _answer(self, number: int, request: Request, summary: dict[str, Array]) -> Fields:
+        place = self._progress.slices[number]
+        passes_B = self._progress.passes[place]
+        found = {name: array[place] for name, array in summary.items()}
+        if number in self._kept:
+            kept = _from_kept(self._task, self._kept[number], passes_B, request.fields)
+            found |= self._arrays(kept)
+            if (correction := found.get(_CORRECTION)) is not None:
+                found |= {
+                    to: found[of] + correction
+                    for to, of in JACKKNIFE_FIELDS.items()
+                    if to in request.fields
+                }
+        fields: Fields = {name: found.get(name) for name in FIELDS if name in request.fields}
+        return {"passes": passes_B, **fields}
+
+    def _arrays(self, tensors: Summary) -> dict[str, Array]:
+        return {
+            name: (tensor.to(self._precision) if name in _OF_OUTPUTS else tensor).cpu().numpy()
+            for name, tensor in tensors.items()
+        }
+
+
+def _stops(plan: SamplePlan) -> tuple[int, ...]:
+    """Numbers of passes at which rows of this plan may be finished; at the last they are."""
+    return (*(looks(plan.passes) if plan.tolerance is not None else ()), plan.passes)
+
+
+def _from_kept(task: Task, kept: KeptPasses, passes_B: Rows, fields: Collection[str]) -> Summary:
+    """`quantiles` [Q, B, C, D...], `samples` [T, B, C, D...] and the jackknife's correction
+    [B, D...], where asked for."""
+    parts: list[tuple[Rows, Summary]] = []
+    for rows, outputs in kept.together(passes_B):
+        values_TBC = values(task, outputs.double())
+        part: Summary = {}
+        if "samples" in fields:
+            part["samples"] = values_TBC.movedim(-1, 2)
+        if "quantiles" in fields:
+            quantiles = np.quantile(values_TBC.cpu().numpy(), QUANTILES, axis=0)
+            part["quantiles"] = torch.from_numpy(quantiles).movedim(-1, 2)
+        if not task.is_regression and not JACKKNIFE_FIELDS.keys().isdisjoint(fields):
+            part[_CORRECTION] = jackknife.correction(task, values_TBC)
+        parts.append((rows, part))
+    order = torch.from_numpy(np.argsort(np.concatenate([rows for rows, _ in parts])))
+    found: Summary = {}
+    for name in parts[0][1]:
+        dim = 1 if name in ROWS_SECOND else 0
+        together = torch.cat([part[name] for _, part in parts], dim=dim).cpu()
+        found[name] = together.index_select(dim, order)
+    return found
 
 
 def evaluate(sampler: Sampler, task: Task, inputs: Tensor) -> Fields:
-    """One deterministic pass, dropout off: `mean` [B, C], `predictive_entropy` [B], `label` [B].
+    """One deterministic pass, dropout off: `mean`, `predictive_entropy` and `label`.
 
-    A regression without predicted noise has no predictive entropy.
+    Shapes as of `predict`. A regression without predicted noise has no predictive entropy.
     """
     outputs = sampler.deterministic(inputs)
     with torch.inference_mode():
-        single = values(task, outputs[None])
-        precise = single.double()
-        found: dict[str, Tensor] = {"mean": single[0]}
+        mean_BC = values(task, outputs[None])[0]
+        found: dict[str, Tensor] = {"mean": outputs_after_rows(mean_BC)}
         if task is Task.HETEROSCEDASTIC_REGRESSION:
             noise = log_variances(outputs[None]).double()
             found["predictive_entropy"] = regression.expected_entropy(noise)
         elif not task.is_regression:
-            found["predictive_entropy"] = _measures(task)["predictive_entropy"](precise)
-        if not task.is_regression:
-            found["label"] = _labels(task, single[0])
+            found["predictive_entropy"] = measures.entropy_of(task)(mean_BC.double())
+            found["label"] = labels(task, mean_BC)
         arrays: Fields = {name: tensor.cpu().numpy() for name, tensor in found.items()}
     return {name: arrays.get(name) for name in EVALUATION_FIELDS}
-
-
-def values(task: Task, outputs: Tensor) -> Tensor:
-    """Raw outputs [T, B] or [T, B, K] → probabilities or predicted values [T, B, C]."""
-    outputs = outputs[..., None] if outputs.dim() == 2 else outputs
-    if outputs.dtype in (torch.float16, torch.bfloat16):
-        outputs = outputs.float()
-    if task is Task.CLASSIFICATION:
-        return outputs.softmax(dim=-1)
-    if task in (Task.BINARY, Task.MULTILABEL):
-        return outputs.sigmoid()
-    if task is Task.HETEROSCEDASTIC_REGRESSION:
-        return outputs.chunk(2, dim=-1)[0]
-    return outputs
-
-
-def log_variances(outputs: Tensor) -> Tensor:
-    """The second half of a heteroscedastic network's outputs [T, B, 2 C] → [T, B, C]."""
-    return outputs.chunk(2, dim=-1)[1]
-
-
-def check_outputs(task: Task, outputs: Tensor, rows: int, labels: Sequence[str] | None) -> None:
-    """Whether outputs of a batch of `rows` are what the task and its labels need.
-
-    Raises:
-        ModelBroken: with what came and what was expected.
-    """
-    shape = list(outputs.shape)
-    width = shape[1] if len(shape) == 2 else 1
-    if not outputs.dtype.is_floating_point:
-        raise ModelBroken(f"the network returns {outputs.dtype}; expected a real floating type")
-    if shape[:1] != [rows] or len(shape) not in (1, 2):
-        raise ModelBroken(
-            f"for {rows} rows the network returned the shape {shape}; expected [{rows}, C], one "
-            "vector a row"
-        )
-    if task is Task.CLASSIFICATION and width < 2:
-        raise ModelBroken(
-            f"a classification needs at least two logits a row; the network returned {shape}. For "
-            'one logit set task = "binary"'
-        )
-    if task is Task.BINARY and width != 1:
-        raise ModelBroken(
-            f"a binary task needs one logit a row; the network returned {shape}. For one logit a "
-            'class set task = "classification"'
-        )
-    if task is Task.HETEROSCEDASTIC_REGRESSION and width % 2:
-        raise ModelBroken(
-            "a heteroscedastic regression needs C means and C log variances a row, an even number; "
-            f"the network returned {shape}"
-        )
-    expected = 2 if task is Task.BINARY else width
-    if labels is not None and not task.is_regression and len(labels) != expected:
-        raise ModelBroken(
-            f"model.toml names {len(labels)} labels, and the network has {expected} classes"
-        )
-
-
-def _measures(task: Task) -> Mapping[str, measures.Measure]:
-    return measures.MEASURES if task is Task.CLASSIFICATION else measures.BERNOULLI_MEASURES
-
-
-def _labels(task: Task, mean_BC: Tensor) -> Tensor:
-    """Index of the label [B]; for multilabel whether each label holds [B, C]."""
-    if task is Task.CLASSIFICATION:
-        return mean_BC.argmax(dim=-1)
-    yes_BC = mean_BC >= 0.5
-    return yes_BC if task is Task.MULTILABEL else yes_BC[:, 0].long()
-
-
-def _reduce(task: Task, outputs: Tensor, fields: Collection[str]) -> dict[str, Tensor]:
-    # Variances and mutual information are small differences of large sums: float64 throughout.
-    values_TBC = values(task, outputs.double())
-    own = torch.float64 if outputs.dtype == torch.float64 else torch.float32
-    mean_BC = measures.mean(values_TBC)
-    compute: dict[str, Callable[[], Tensor]] = {
-        "mean": lambda: mean_BC.to(own),
-        "std": lambda: measures.std(values_TBC).to(own),
-        "standard_error": lambda: measures.standard_error(values_TBC).to(own),
-        "variance": lambda: measures.variance(values_TBC),
-        "samples": lambda: values_TBC.to(own),
-        "quantiles": lambda: torch.from_numpy(
-            np.quantile(values_TBC.cpu().numpy(), QUANTILES, axis=0)
-        ).to(own),
-    }
-    if task.is_regression:
-        noise_TBC = None
-        compute["epistemic_std"] = compute["std"]
-        if task is Task.HETEROSCEDASTIC_REGRESSION:
-            noise_TBC = predicted = log_variances(outputs.double())
-            compute |= {
-                "aleatoric_std": lambda: regression.aleatoric_variance(predicted).sqrt().to(own),
-                "expected_entropy": lambda: regression.expected_entropy(predicted),
-                "mutual_information": lambda: regression.mutual_information(values_TBC, predicted),
-            }
-        compute["predictive_entropy"] = lambda: regression.predictive_entropy(values_TBC, noise_TBC)
-    else:
-        for name, measure in _measures(task).items():
-            compute[name] = functools.partial(measure, values_TBC)
-        compute["label"] = lambda: _labels(task, mean_BC)
-    return {name: make() for name, make in compute.items() if name in fields}

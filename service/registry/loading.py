@@ -22,7 +22,8 @@ from service.errors import CandorError, ModelBroken
 from service.inference import prediction
 from service.inference.devices import Resources
 from service.inference.graph import GraphNetwork
-from service.inference.prediction import Fields
+from service.inference.outputs import check_outputs, values
+from service.inference.prediction import Fields, Request, always
 from service.inference.sampler import Sampler, build_sampler
 from service.inference.sites import output_tensor
 from service.registry.archive import FILE as ARCHIVE
@@ -58,14 +59,10 @@ class LoadedModel:
     warnings: tuple[str, ...] = ()
 
     def predict(
-        self,
-        inputs: Tensor,
-        plan: SamplePlan,
-        fields: Collection[str],
-        rows: Sequence[int] | None = None,
-    ) -> Fields:
+        self, requests: Sequence[Request], wanted: Callable[[int], bool] = always
+    ) -> list[Fields | None]:
         """See `prediction.predict`."""
-        return prediction.predict(self.sampler, self.manifest.task, inputs, plan, fields, rows)
+        return prediction.predict(self.sampler, self.manifest.task, requests, wanted)
 
     def evaluate(self, inputs: Tensor) -> Fields:
         """See `prediction.evaluate`."""
@@ -112,13 +109,13 @@ def load_version(
             seed=manifest.seed,
             passes=manifest.passes,
             precision=resources.precision,
-            to_values=functools.partial(prediction.values, manifest.task),
+            to_values=functools.partial(values, manifest.task),
             stochastic=manifest.stochastic,
             deterministic=manifest.deterministic,
             variable=[i + 1 for i, size in enumerate(manifest.input.shape) if size == -1],
         )
         plan = SamplePlan(passes=2, seed=manifest.seed, masks=manifest.masks)
-        prediction.predict(sampler, manifest.task, example(2), plan, prediction.FIELDS)
+        prediction.predict(sampler, manifest.task, [Request(example(2), plan, prediction.FIELDS)])
     except CandorError:
         raise
     except Exception as error:
@@ -243,7 +240,7 @@ def _verify_deterministic(
     with torch.inference_mode():
         outputs, again = network(inputs), network(inputs)
     outputs, again = output_tensor(outputs), output_tensor(again)
-    prediction.check_outputs(manifest.task, outputs, len(inputs), manifest.labels)
+    check_outputs(manifest.task, outputs, len(inputs), manifest.labels)
     if outputs.isnan().all():
         raise ModelBroken("the network gives nothing but NaN on standard normal inputs")
     if not torch.allclose(outputs, again, rtol=0.0, atol=0.0, equal_nan=True):

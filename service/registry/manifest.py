@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from service.errors import ModelBroken
-from service.types import Masks, SamplePlan, Task
+from service.errors import InvalidInput, ModelBroken
+from service.types import DEFAULT_MAX_PASSES, Masks, SamplePlan, Task
 
 FILE = "model.toml"
 SEED_RANGE = 2**63
@@ -67,13 +67,38 @@ class Manifest(BaseModel):
         passes: int | None = None,
         seed: int | Literal["random"] | None = None,
         masks: str | None = None,
+        tolerance: float | None = None,
+        max_passes: int | None = None,
     ) -> SamplePlan:
-        """The plan of a request: what it says, and the model's own for what it does not."""
+        """The plan of a request: what it says, and the model's own for what it does not.
+
+        Raises:
+            InvalidInput: `passes` and `tolerance`, or `max_passes` without `tolerance`.
+        """
+        if passes is not None and tolerance is not None:
+            raise InvalidInput(
+                "`passes` and `tolerance` exclude each other: a number of passes, or as many as "
+                "the tolerance needs and `max_passes` allows",
+                field="tolerance",
+                expected="one of passes, tolerance",
+                received=tolerance,
+            )
+        if max_passes is not None and tolerance is None:
+            raise InvalidInput(
+                "`max_passes` bounds the passes that a `tolerance` needs, and none is given; for a "
+                "fixed number send `passes`",
+                field="max_passes",
+                expected="tolerance beside it",
+                received=max_passes,
+            )
+        if tolerance is not None:
+            passes = DEFAULT_MAX_PASSES if max_passes is None else max_passes
         drawn = secrets.randbits(_RANDOM_SEED_BITS) if seed == "random" else seed
         return SamplePlan(
             passes=self.passes if passes is None else passes,
             seed=self.seed if drawn is None else drawn,
             masks=self.masks if masks is None else Masks(masks),
+            tolerance=tolerance,
         )
 
 

@@ -14,14 +14,12 @@ from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from service.errors import DeadlineExceeded, EngineFailure, ModelNotReady
-from service.inference.prediction import EVALUATION_FIELDS, Fields
+from service.inference.prediction import EVALUATION_FIELDS, Fields, Request
 from service.metrics import Metrics
 from service.registry.loading import LoadedModel
-from service.scheduling.batch import row_numbers, split
 from service.scheduling.scheduler import Scheduler
 from service.scheduling.work import Step, Work
 from service.types import SamplePlan
@@ -193,7 +191,10 @@ class Runner:
             return
         model = step.works[0].model
         self._metrics.sampling_seconds.labels(model).observe(sum(o.seconds for o in outcomes))
-        self._metrics.passes_total.labels(model).inc(sum(work.cost for work in step.works))
+        passes = [o.fields["passes"] for o in outcomes if o.fields is not None]
+        self._metrics.passes_total.labels(model).inc(
+            sum(int(p.sum()) for p in passes if p is not None)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,15 +223,10 @@ def _compute(jobs: list[_Job]) -> list[_Outcome]:
     return [_Outcome(answer, None, share) for answer in answers]
 
 
-def _compute_together(jobs: list[_Job]) -> list[Fields]:
+def _compute_together(jobs: list[_Job]) -> list[Fields | None]:
     first = jobs[0]
     if first.plan is None:
         return [first.model.evaluate(first.inputs)]
-    sizes = [len(job.inputs) for job in jobs]
-    inputs = torch.cat([job.inputs for job in jobs]) if len(jobs) > 1 else first.inputs
-    wanted = frozenset().union(*(job.fields for job in jobs))
-    fields = first.model.predict(inputs, first.plan, wanted, row_numbers(sizes))
-    return [
-        {name: array for name, array in part.items() if name in job.fields}
-        for job, part in zip(jobs, split(fields, sizes), strict=True)
-    ]
+    requests = [Request(job.inputs, job.plan, job.fields) for job in jobs if job.plan]
+    # Another thread's futures may be asked whether they are done, and nothing else.
+    return first.model.predict(requests, lambda number: not jobs[number].answer.done())

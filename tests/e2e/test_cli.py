@@ -76,6 +76,15 @@ def test_data_in_and_arrays_out(tmp_path: Path) -> None:
         assert answer["label"].shape == (300,)
 
 
+def test_a_tolerance_here_and_there(shipped: Server) -> None:
+    rows = "[[1975.5], [2030.0]]"
+    words = ("predict", "--model", "co2", "--inputs", rows, "--tolerance", "0.5")
+    here = json.loads(candor(*words, "--models", str(SHIPPED)).stdout)
+    there = json.loads(candor(*words, "--url", shipped.url).stdout)
+    assert here["passes"] == there["passes"]
+    assert here["passes"][0] < here["passes"][1]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -58,6 +58,16 @@ def test_large_inputs_travel_as_arrays_and_say_the_same(shipped: Server) -> None
     assert type(large.passes) is int
 
 
+def test_a_tolerance_answers_with_the_passes_of_each_row(shipped: Server) -> None:
+    images = np.random.default_rng(0).integers(0, 17, (BINARY_FROM // 64, 1, 8, 8))
+    with Client(shipped.url) as client:
+        large = client.predict(images, model="digits", tolerance=0.02, max_passes=300)
+        small = client.predict(images[:3], model="digits", tolerance=0.02, max_passes=300)
+    assert isinstance(large.passes, np.ndarray)
+    assert large.passes.shape == (len(images),)
+    np.testing.assert_array_equal(small.passes, large.passes[:3])
+
+
 def test_eval_and_models(shipped: Server) -> None:
     with Client(shipped.url) as client:
         answer = client.eval(YEARS, model="co2")

@@ -45,7 +45,13 @@ GOOD: dict[str, Any] = {"model": "good", "inputs": [ROW]}
         ({"masks": "some"}, 422, "masks", "shared, independent"),
         ({"return": ["median"]}, 422, "return", "mutual_information"),
         ({"strategy": "best"}, 422, "strategy", "known are"),
-        ({"tolerance": 0.1}, 422, "tolerance", "known are"),
+        ({"tolerance": 0}, 422, "tolerance", "greater than 0"),
+        ({"tolerance": float("inf")}, 422, "tolerance", "finite"),
+        ({"tolerance": 0.1, "passes": 50}, 422, "tolerance", "exclude each other"),
+        ({"tolerance": 0.1, "return": ["samples"]}, 422, "return", "each row has its own"),
+        ({"tolerance": 0.1, "max_passes": 1}, 422, "max_passes", "at least 2"),
+        ({"tolerance": 0.1, "max_passes": 10**9}, 413, "max_passes", "CANDOR_MAX_WORK"),
+        ({"max_passes": 100}, 422, "max_passes", "`tolerance`"),
     ],
 )
 def test_a_field_that_does_not_fit_is_named(

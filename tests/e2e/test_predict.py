@@ -16,10 +16,12 @@ import safetensors.torch
 import torch
 
 from service.api.predict import DEFAULT_FIELDS
+from service.client import Client
 from tests.e2e.servers import SHIPPED, Server, serving
 from tests.repositories import build_network, write_model
 
 DIGITS = json.loads((SHIPPED / "digits" / "example.json").read_text())
+SEVERAL_DIGITS = np.random.default_rng(0).integers(0, 17, (12, 1, 8, 8)).tolist()
 CO2: dict[str, Any] = {"model": "co2", "inputs": [[1975.5], [2000.5], [2030.5]]}
 
 
@@ -69,6 +71,26 @@ def test_doubt_grows_beyond_the_training_years(shipped: Server) -> None:
     std = np.array(shipped.post("/predict", body).json()["epistemic_std"])[:, 0]
     assert np.all(np.diff(std) > 0)
     assert std[1] > 2 * std[0]
+
+
+def test_a_tolerance_gives_each_row_the_passes_it_needs(shipped: Server) -> None:
+    body = {"model": "digits", "inputs": SEVERAL_DIGITS, "tolerance": 0.01, "max_passes": 2000}
+    answer = shipped.post("/predict", {**body, "return": [*DEFAULT_FIELDS, "quantiles"]}).json()
+    passes, error = np.array(answer["passes"]), np.max(answer["standard_error"], axis=1)
+    assert passes.shape == (len(SEVERAL_DIGITS),)
+    assert passes.min() < passes.max() <= 2000
+    assert (error[passes < 2000] <= 0.01).all()
+    for row in (passes.argmin(), passes.argmax()):
+        rows = SEVERAL_DIGITS[row : row + 1]
+        alone = {"model": "digits", "inputs": rows, "passes": int(passes[row])}
+        expected = shipped.post("/predict", alone).json()
+        np.testing.assert_allclose(answer["mean"][row], expected["mean"][0], atol=1e-5)
+        np.testing.assert_allclose(answer["std"][row], expected["std"][0], atol=1e-5)
+
+
+def test_a_tolerance_may_be_written_as_an_integer(shipped: Server) -> None:
+    answer = shipped.post("/predict", {**CO2, "tolerance": 1000, "max_passes": 5}).json()
+    assert answer["passes"] == [5, 5, 5]
 
 
 def test_a_repeat_is_equal_and_another_seed_is_not(shipped: Server) -> None:
@@ -187,12 +209,23 @@ def build():
 """
 
 
+PIXELS = """
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Dropout2d(0.5), nn.Conv2d(4, 3, 1))
+"""
+
+
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("tasks")
     write_model(root, "noisy", HETEROSCEDASTIC, task="heteroscedastic_regression")
     write_model(root, "tags", task="multilabel", more='labels = ["a", "b", "c"]')
     write_model(root, "tokens", TOKENS, shape="[-1]", dtype="int64")
+    for task in ("classification", "multilabel"):
+        names = 'labels = ["a", "b", "c"]'
+        write_model(root, f"pixels_{task}", PIXELS, task=task, shape="[1, -1, -1]", more=names)
     return root
 
 
@@ -214,6 +247,30 @@ def test_every_task_answers_what_it_has(tasks: Path) -> None:
             body = {"model": "tokens", "inputs": [list(range(length))]}
             tokens = server.post("/predict", body).json()
             assert np.max(tokens["std"]) > 0
+
+
+def test_every_pixel_has_its_prediction(tasks: Path) -> None:
+    image = np.random.default_rng(0).standard_normal((2, 1, 4, 6)).tolist()
+    fields = [*DEFAULT_FIELDS, "quantiles", "samples"]
+    with serving(tasks) as server, Client(server.url) as client:
+        body = {"model": "pixels_classification", "inputs": image, "passes": 7, "return": fields}
+        answer = server.post("/predict", body).json()
+        assert np.shape(answer["mean"]) == np.shape(answer["std"]) == (2, 3, 4, 6)
+        assert np.shape(answer["mutual_information"]) == np.shape(answer["variance"]) == (2, 4, 6)
+        assert np.shape(answer["samples"]) == (7, 2, 3, 4, 6)
+        assert np.shape(answer["quantiles"]["values"]) == (5, 2, 3, 4, 6)
+        best = np.array(list("abc"))[np.argmax(answer["mean"], axis=1)]
+        np.testing.assert_array_equal(answer["label"], best)
+        by_client = client.predict(image, model="pixels_classification", passes=7, fields=fields)
+        np.testing.assert_allclose(np.asarray(by_client.samples), answer["samples"], atol=1e-7)
+        np.testing.assert_array_equal(np.asarray(by_client.label), best)
+        plain = client.eval(image, model="pixels_classification")
+        assert plain.label is not None
+        assert plain.label.shape == (2, 4, 6)
+        tags = server.post("/predict", {"model": "pixels_multilabel", "inputs": image}).json()
+        np.testing.assert_array_equal(tags["label"], np.array(tags["mean"]) >= 0.5)
+        lines = server.get("/metrics").text
+        assert 'candor_uncertainty_count{measure="variance",model="pixels_multilabel"} 2' in lines
 
 
 def test_the_front_door_leads_to_documentation_that_needs_no_other_host(shipped: Server) -> None:

@@ -85,7 +85,7 @@ def build():
         (f"{DROPOUT}, nn.Linear(4, 1)", "classification", 'set task = "binary"'),
         (f"{DROPOUT}, nn.Linear(4, 2)", "binary", 'set task = "classification"'),
         (f"{DROPOUT}, nn.Linear(4, 3)", "heteroscedastic_regression", "an even number"),
-        (f"{DROPOUT}, nn.Unflatten(1, (2, 2))", "regression", "one vector a row"),
+        (f"{DROPOUT}, nn.Unflatten(1, (2, 2))", "binary", 'set task = "classification"'),
         (f"{DROPOUT}, nn.Flatten(0)", "regression", "for 3 rows the network returned"),
     ],
 )

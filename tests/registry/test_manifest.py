@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from service.errors import ModelBroken
+from service.errors import InvalidInput, ModelBroken
 from service.registry.manifest import read_manifest
-from service.types import Masks, SamplePlan, Task
+from service.types import DEFAULT_MAX_PASSES, Masks, SamplePlan, Task
 
 GOOD = 'task = "classification"\n{more}\n[input]\nshape = [3, -1]\n{input}\n'
 
@@ -37,6 +38,29 @@ def test_a_request_overrides_what_it_names(tmp_path: Path) -> None:
     first, second = (manifest.plan_for(seed="random").seed for _ in range(2))
     assert first != second
     assert 0 <= first < 2**53
+
+
+def test_a_tolerance_takes_the_place_of_passes(tmp_path: Path) -> None:
+    manifest = read(tmp_path, "passes = 20")
+    plan = SamplePlan(DEFAULT_MAX_PASSES, 0, Masks.SHARED, tolerance=0.1)
+    assert manifest.plan_for(tolerance=0.1) == plan
+    assert manifest.plan_for(tolerance=0.1, max_passes=7).passes == 7
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"passes": 50, "tolerance": 0.1}, "tolerance"),
+        ({"passes": 50, "max_passes": 100}, "max_passes"),
+        ({"max_passes": 100}, "max_passes"),
+    ],
+)
+def test_fields_that_exclude_each_other_are_named(
+    tmp_path: Path, given: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        read(tmp_path).plan_for(**given)
+    assert caught.value.field == field
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import torch
 
 from service.errors import ModelBroken, NoStochasticSite
 from service.inference.devices import Resources
+from service.inference.prediction import Fields, Request
 from service.registry.loading import LoadedModel, load_version
 from service.registry.manifest import read_manifest
 from service.types import Masks, ModelRef, SamplePlan
@@ -37,6 +38,12 @@ def load(folder: Path) -> LoadedModel:
     ref, manifest = ModelRef(folder.name, 1), read_manifest(folder)
     resources = Resources(torch.device("cpu"), memory_bytes=2**26)
     return load_version(folder.parent, folder, ref, manifest, resources)
+
+
+def ask(model: LoadedModel, request: Request) -> Fields:
+    [fields] = model.predict([request])
+    assert fields is not None
+    return fields
 
 
 TWO = "self.a, self.b, self.drop = nn.Linear(4, 4), nn.Linear(4, 3), nn.Dropout(0.5)"
@@ -77,10 +84,11 @@ def test_what_loads_is_sampled_right(tmp_path: Path, name: str) -> None:
     inputs = torch.randn(5, 4, generator=torch.Generator().manual_seed(2))
     for masks in Masks:
         plan = SamplePlan(40, seed=1, masks=masks)
-        crowd = model.predict(inputs, plan, ["mean", "std"])
+        crowd = ask(model, Request(inputs, plan, ["mean", "std"]))
         assert np.asarray(crowd["std"]).max() > 0
         for row in range(5):
-            alone = model.predict(inputs[row : row + 1], plan, ["mean", "std"], rows=[row])
+            request = Request(inputs[row : row + 1], plan, ["mean", "std"], rows=[row])
+            alone = ask(model, request)
             for field in ("mean", "std"):
                 got, expected = np.asarray(alone[field])[0], np.asarray(crowd[field])[row]
                 np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
@@ -94,7 +102,8 @@ def test_integer_tokens_of_any_length(tmp_path: Path) -> None:
     model = load(write_model(tmp_path, "tokens", code, shape="[-1]", dtype="int64"))
     plan = model.manifest.plan_for()
     for length in (1, 7, 100):
-        answer = model.predict(torch.ones(2, length, dtype=torch.int64), plan, ["std"])
+        inputs = torch.ones(2, length, dtype=torch.int64)
+        answer = ask(model, Request(inputs, plan, ["std"]))
         assert np.asarray(answer["std"]).max() > 0
 
 
@@ -104,7 +113,8 @@ def test_a_huge_output_is_chunked(tmp_path: Path) -> None:
         "return self.head(self.drop(x))",
     )
     model = load(write_model(tmp_path, "huge", code, task="regression"))
-    answer = model.predict(torch.ones(3, 4), SamplePlan(10, 0, Masks.SHARED), ["mean"])
+    plan = SamplePlan(10, 0, Masks.SHARED)
+    answer = ask(model, Request(torch.ones(3, 4), plan, ["mean"]))
     assert np.asarray(answer["mean"]).shape == (3, 100_000)
 
 
@@ -137,7 +147,8 @@ def test_deterministic_says_that_nothing_drops_on_purpose(tmp_path: Path) -> Non
     with pytest.raises(NoStochasticSite, match=r"deterministic = true"):
         load(write_model(tmp_path, "plain", code))
     model = load(write_model(tmp_path, "meant", code, more="deterministic = true"))
-    answer = model.predict(torch.ones(1, 4), SamplePlan(5, 0, Masks.SHARED), ["std", "variance"])
+    plan = SamplePlan(5, 0, Masks.SHARED)
+    answer = ask(model, Request(torch.ones(1, 4), plan, ["std", "variance"]))
     assert np.asarray(answer["std"]).max() == 0
     assert model.sampler.dropping.sites == ()
 

@@ -1,0 +1,265 @@
+"""What passes say, summed as they come: nothing here grows with T.
+
+Statistics of two sets of passes merge into those of their union, so passes may be summed in any
+chunks. Counts, means and sums of squared deviations merge as in Chan, Golub and LeVeque,
+"Algorithms for computing the sample variance" (1983), eq. 2.1.
+
+Mutual information is a small difference of large entropies when passes nearly agree, so it is not
+kept as a difference. It is a mean divergence from the mean,
+
+    H[p̄] − 1/T Σ_t H[p_t] = 1/T Σ_t KL(p_t ‖ p̄)
+
+and such sums merge as squared deviations do, by terms that are never negative (Banerjee et al.,
+"Clustering with Bregman divergences", JMLR 2005, theorem 1):
+
+    Σ KL(p_t ‖ p̄) = Σ_a KL(p_t ‖ p̄_a) + Σ_b KL(p_t ‖ p̄_b) + T_a KL(p̄_a ‖ p̄) + T_b KL(p̄_b ‖ p̄)
+
+The noise variances v_t of a regression have the same with the Itakura–Saito divergence
+v/v̄ − ln(v/v̄) − 1: its mean is ln v̄ − 1/T Σ_t ln v_t.
+
+Shapes: rows B first, places D... of a dense output next, outputs C last, all float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+
+import torch
+from torch import Tensor
+
+from service.inference import measures, outputs, regression
+from service.types import Task
+
+Summary = dict[str, Tensor]
+"""Fields by name, float64: [B, C, D...], or [B, D...] where a row or place has one value."""
+
+SUMMARY_FIELDS = (
+    "mean",
+    "std",
+    "standard_error",
+    "predictive_entropy",
+    "expected_entropy",
+    "mutual_information",
+    "variation_ratio",
+    "aleatoric_std",
+    "epistemic_std",
+    "label",
+    "variance",
+)
+"""All that needs no kept samples; a task has some of them."""
+
+_Sums = dict[str, Tensor]
+
+
+class RunningStatistics:
+    """Sums over the passes so far of each row, which may have seen differing numbers of them.
+
+    Args:
+        task: says what outputs mean.
+        rows: B.
+    """
+
+    def __init__(self, task: Task, rows: int) -> None:
+        self._task = task
+        self._rows = rows
+        self._sums: _Sums | None = None
+
+    def update(self, raw: Tensor, rows: Collection[int] | None = None) -> None:
+        """Add passes.
+
+        Args:
+            raw: outputs of the network [t, b, C, D...].
+            rows: which b of the B rows they are of, each once; all by default.
+        """
+        self._add(_sums_of(self._task, raw), rows)
+
+    def merge(self, other: RunningStatistics) -> None:
+        """Add the passes that another has seen of the same rows."""
+        if other._sums is not None:
+            self._add(other._sums, None)
+
+    def std(self, rows: Collection[int]) -> Tensor:
+        """Sample standard deviation over passes of these rows' values, [b, D..., C]."""
+        sums = self._seen()
+        places = torch.tensor(list(rows), device=sums["count"].device)
+        return _variance(sums["count"][places], sums["deviations"][places]).sqrt()
+
+    def summary(self, fields: Collection[str] = SUMMARY_FIELDS) -> Summary:
+        """The fields wanted that the task has; of a row with fewer than two passes nonsense."""
+        make = _fields(self._task, self._seen())
+        return {name: make[name]() for name in fields if name in make}
+
+    def _seen(self) -> _Sums:
+        if self._sums is None:
+            raise ValueError("no pass was added yet")
+        return self._sums
+
+    def _add(self, more: _Sums, rows: Collection[int] | None) -> None:
+        if rows is not None and len(rows) == self._rows and list(rows) == [*range(self._rows)]:
+            rows = None
+        if self._sums is None:
+            if rows is None:
+                self._sums = more
+                return
+            self._sums = {
+                name: sums.new_zeros(self._rows, *sums.shape[1:]) for name, sums in more.items()
+            }
+        if rows is None:
+            self._sums = _merged(self._task, self._sums, more)
+            return
+        device = more["count"].device
+        places = torch.tensor(list(rows), device=device)
+        before = {name: sums[places] for name, sums in self._sums.items()}
+        for name, sums in _merged(self._task, before, more).items():
+            self._sums[name][places] = sums
+
+
+def _sums_of(task: Task, raw: Tensor) -> _Sums:
+    """The sums of passes [t, b, C, D...] by themselves."""
+    precise = raw.double()
+    values_TBC = outputs.values(task, precise)
+    passes, rows = values_TBC.shape[:2]
+    mean_BC = measures.mean(values_TBC)
+    sums = {
+        "count": values_TBC.new_full((rows,), passes),
+        "mean": mean_BC,
+        "deviations": (values_TBC - mean_BC).square().sum(dim=0),
+    }
+    if task is Task.HETEROSCEDASTIC_REGRESSION:
+        noise_TBC = outputs.log_variances(precise)
+        log_mean_BC = noise_TBC.logsumexp(dim=0) - math.log(passes)
+        sums["log_noise"] = log_mean_BC
+        sums["entropy"] = passes * regression.expected_entropy(noise_TBC)
+        sums["divergence"] = _noise_divergence(noise_TBC, log_mean_BC).sum(dim=0)
+    elif not task.is_regression:
+        sums["entropy"] = measures.entropy_of(task)(values_TBC).sum(dim=0)
+        sums["divergence"] = measures.divergence_of(task)(values_TBC, mean_BC).sum(dim=0)
+        sums["votes"] = _votes(task, values_TBC)
+    return sums
+
+
+def _merged(task: Task, a: _Sums, b: _Sums) -> _Sums:
+    """The sums of two sets of passes over the same rows; either may be empty."""
+    count_B = a["count"] + b["count"]
+    share_B = b["count"] / count_B.clamp_min(1)
+    difference_BC = b["mean"] - a["mean"]
+    mean_BC = a["mean"] + difference_BC * _per_row(share_B, difference_BC)
+    weight = _per_row(a["count"] * share_B, difference_BC)
+    merged = {
+        "count": count_B,
+        "mean": mean_BC,
+        "deviations": a["deviations"] + b["deviations"] + difference_BC.square() * weight,
+    }
+    for name in a.keys() & {"entropy", "votes"}:
+        merged[name] = a[name] + b[name]
+    if task is Task.HETEROSCEDASTIC_REGRESSION:
+        log_mean_BC = _merged_log_noise(a, b, count_B)
+        merged["log_noise"] = log_mean_BC
+        moved = [(part, _noise_divergence(part["log_noise"], log_mean_BC)) for part in (a, b)]
+    elif not task.is_regression:
+        divergence = measures.divergence_of(task)
+        moved = [(part, divergence(part["mean"], mean_BC)) for part in (a, b)]
+    else:
+        return merged
+    merged["divergence"] = sum(
+        (part["divergence"] + _weighted(_per_row(part["count"], gap), gap) for part, gap in moved),
+        start=torch.zeros_like(a["divergence"]),
+    )
+    return merged
+
+
+def _merged_log_noise(a: _Sums, b: _Sums, count_B: Tensor) -> Tensor:
+    """Logarithm of the mean noise variance of the union."""
+    weighted = [
+        part["log_noise"] + _per_row(part["count"].log(), part["log_noise"]) for part in (a, b)
+    ]
+    log_mean = torch.logaddexp(*weighted) - _per_row(count_B.log(), weighted[0])
+    return torch.where(_per_row(count_B > 0, log_mean), log_mean, 0.0)
+
+
+def _fields(task: Task, sums: _Sums) -> dict[str, Callable[[], Tensor]]:
+    """How each field that the task has is made."""
+    after_rows = outputs.outputs_after_rows
+    mean_BC, count_B = sums["mean"], sums["count"]
+
+    def variance_BC() -> Tensor:
+        return _variance(count_B, sums["deviations"])
+
+    def per_pass(total: Tensor) -> Tensor:
+        return total / _per_row(count_B, total)
+
+    make = {
+        "mean": lambda: after_rows(mean_BC),
+        "std": lambda: after_rows(variance_BC().sqrt()),
+        "standard_error": lambda: after_rows(per_pass(variance_BC()).sqrt()),
+        "variance": lambda: variance_BC().mean(dim=-1),
+    }
+    if not task.is_regression:
+        entropy = measures.entropy_of(task)
+        make |= {
+            "predictive_entropy": lambda: entropy(mean_BC),
+            "expected_entropy": lambda: per_pass(sums["entropy"]),
+            "mutual_information": lambda: per_pass(sums["divergence"]).clamp_min(0.0),
+            "variation_ratio": lambda: _variation_ratio(task, per_pass(sums["votes"])),
+            "label": lambda: outputs.labels(task, mean_BC),
+        }
+        return make
+    make["epistemic_std"] = make["std"]
+    make["predictive_entropy"] = lambda: regression.gaussian_entropy(variance_BC())
+    if task is Task.HETEROSCEDASTIC_REGRESSION:
+        noise_BC = sums["log_noise"]
+
+        def mutual_information() -> Tensor:
+            # ½ Σ_c ln(1 + epistemic / aleatoric), without ever subtracting entropies.
+            ratio_BC = variance_BC().log() - noise_BC
+            more_BC = torch.logaddexp(ratio_BC, torch.zeros_like(ratio_BC))
+            gap_B = per_pass(sums["divergence"])
+            return (0.5 * (more_BC.sum(dim=-1) + gap_B)).clamp_min(0.0)
+
+        make |= {
+            "aleatoric_std": lambda: after_rows((0.5 * noise_BC).exp()),
+            "predictive_entropy": lambda: regression.gaussian_entropy(
+                variance_BC() + noise_BC.exp()
+            ),
+            "expected_entropy": lambda: per_pass(sums["entropy"]),
+            "mutual_information": mutual_information,
+        }
+    return make
+
+
+def _variance(count_B: Tensor, deviations_BC: Tensor) -> Tensor:
+    """With T − 1; of a row with fewer than two passes not a number."""
+    return deviations_BC / _per_row(count_B - 1, deviations_BC)
+
+
+def _per_row(value_B: Tensor, like: Tensor) -> Tensor:
+    """Numbers of rows [B] in a shape that broadcasts against [B, ...]."""
+    return value_B.view(-1, *[1] * (like.dim() - 1))
+
+
+def _weighted(weight: Tensor, divergence: Tensor) -> Tensor:
+    """weight × divergence; a set without passes has a mean without meaning, and adds nothing."""
+    return torch.where(weight > 0, weight * divergence, 0.0)
+
+
+def _noise_divergence(log_v_C: Tensor, log_mean_C: Tensor) -> Tensor:
+    """Σ_c of Itakura–Saito's v / v̄ − ln(v / v̄) − 1, from logarithms. [..., C] → [...]."""
+    log_ratio = log_v_C - log_mean_C
+    return (torch.expm1(log_ratio) - log_ratio).sum(dim=-1)
+
+
+def _votes(task: Task, probs_TBC: Tensor) -> Tensor:
+    """How many passes chose each class, or said yes to each label. → [B, D..., C]."""
+    if task is not Task.CLASSIFICATION:
+        return (probs_TBC >= 0.5).sum(dim=0, dtype=probs_TBC.dtype)
+    labels_BT = probs_TBC.argmax(dim=-1).movedim(0, -1)
+    votes_BC = torch.zeros_like(probs_TBC[0])
+    return votes_BC.scatter_add_(-1, labels_BT, votes_BC.new_ones(()).expand(labels_BT.shape))
+
+
+def _variation_ratio(task: Task, share_BC: Tensor) -> Tensor:
+    """From the share of passes that chose each class, or said yes. → [B, D...]."""
+    if task is Task.CLASSIFICATION:
+        return 1 - share_BC.amax(dim=-1)
+    return torch.minimum(share_BC, 1 - share_BC).mean(dim=-1)
