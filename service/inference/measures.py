@@ -43,13 +43,11 @@ def categorical_divergence(probs_C: Tensor, mean_C: Tensor) -> Tensor:
     Written so that a p close to q loses no digits to the ratio p / q ≈ 1. q may be zero only where
     p is, as a mean of several p is.
     """
-    difference = probs_C - mean_C
-    relative = difference / mean_C
-    log_ratio = torch.where(
-        relative.abs() < 0.5, torch.log1p(relative), torch.log(probs_C / mean_C)
-    )
-    terms = torch.where(probs_C == 0, 0.0, probs_C * log_ratio) - difference
-    return torch.where(mean_C == 0, 0.0, terms).sum(dim=-1)
+    limits = torch.finfo(probs_C.dtype)
+    difference_C = probs_C - mean_C
+    # Bounded so that a p of zero gives zero, not zero times infinity.
+    relative_C = (difference_C / mean_C.clamp_min(limits.tiny)).clamp_min_(limits.eps - 1)
+    return torch.log1p(relative_C).mul_(probs_C).sub_(difference_C).sum(dim=-1)
 
 
 def bernoulli_divergence(probs_C: Tensor, mean_C: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -232,7 +233,8 @@ class Batch:
                 places = [place for group in groups for place in group]
                 yield from self._attempt(self._boundary(places), places, len(groups), passes)
             else:
-                yield from self._run_group(groups[0], passes)
+                limit = self._sampler.memory_bytes // _SAMPLE_BYTES
+                yield from _gathered(self._run_group(groups[0], passes), limit)
 
     def select(self, keep: Sequence[int]) -> Batch:
         """The batch of these rows, in this order."""
@@ -326,6 +328,36 @@ class Batch:
             own = [places[index] for index in some]
             of_half = 1 if groups == 1 else len(own) // rows
             yield from self._attempt(boundary.select(some), own, of_half, passes)
+
+
+_GATHERED_S = 0.05
+
+
+def _gathered(chunks: Iterator[Chunk], limit_bytes: int) -> Iterator[Chunk]:
+    """Successive passes of the same rows as one chunk, so that reducing it costs little beside it.
+
+    But not for long: whoever takes the chunks may want to stop.
+    """
+    waiting: list[Chunk] = []
+    size, since = 0, time.monotonic()
+    for chunk in chunks:
+        if waiting and waiting[0].rows != chunk.rows:
+            yield _together(waiting)
+            waiting, size = [], 0
+        waiting.append(chunk)
+        size += chunk.outputs.nbytes
+        if size >= limit_bytes or time.monotonic() - since >= _GATHERED_S:
+            yield _together(waiting)
+            waiting, size, since = [], 0, time.monotonic()
+    if waiting:
+        yield _together(waiting)
+
+
+def _together(chunks: Sequence[Chunk]) -> Chunk:
+    if len(chunks) == 1:
+        return chunks[0]
+    passes = range(chunks[0].passes.start, chunks[-1].passes.stop)
+    return Chunk(chunks[0].rows, passes, torch.cat([chunk.outputs for chunk in chunks]))
 
 
 def build_sampler(

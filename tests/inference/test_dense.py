@@ -26,9 +26,18 @@ from tests.networks import build, example
 CPU = torch.device("cpu")
 
 
-def sampler_of(name: str, network: nn.Module | None = None, memory_bytes: int = 2**26) -> Sampler:
+def sampler_of(
+    name: str,
+    network: nn.Module | None = None,
+    memory_bytes: int = 2**26,
+    noise_bytes: int = 2**26,
+) -> Sampler:
     return build_sampler(
-        network or build(name), example(name), device=CPU, memory_bytes=memory_bytes
+        network or build(name),
+        example(name),
+        device=CPU,
+        memory_bytes=memory_bytes,
+        noise_bytes=noise_bytes,
     )
 
 
