@@ -51,7 +51,7 @@ def labels(task: Task, mean_BC: Tensor) -> Tensor:
 
 def outputs_after_rows(values_BC: Tensor) -> Tensor:
     """[B, D..., C] → [B, C, D...], as the network gives them and an answer holds them."""
-    return values_BC.movedim(-1, 1)
+    return values_BC.movedim(-1, 1) if values_BC.dim() > 2 else values_BC
 
 
 def check_outputs(task: Task, outputs: Tensor, rows: int, labels: Sequence[str] | None) -> None:
@@ -94,4 +94,6 @@ def check_outputs(task: Task, outputs: Tensor, rows: int, labels: Sequence[str] 
 
 
 def _outputs_last(outputs: Tensor) -> Tensor:
-    return outputs[..., None] if outputs.dim() == 2 else outputs.movedim(2, -1)
+    if outputs.dim() == 2:
+        return outputs[..., None]
+    return outputs.movedim(2, -1) if outputs.dim() > 3 else outputs

@@ -135,7 +135,7 @@ class _Run:
                 selected, part = segment.rows, batch.select(segment.rows.tolist())
             for chunk in part.run(segment.passes):
                 self._add(selected[np.asarray(chunk.rows)], chunk.passes, chunk.outputs)
-                gone = [i for i in self._progress.live_requests() if not wanted(i)]
+                gone = [i for i in self._progress.live_requests if not wanted(i)]
                 if gone:
                     # What others still lack of this segment is the next one's.
                     self._left.update(gone)
@@ -158,13 +158,13 @@ class _Run:
 
     def _look(self, passes: int) -> None:
         """Finish the rows that have had what they need."""
-        for number in self._progress.live_requests():
+        for number in [*self._progress.live_requests]:
             rows = self._progress.at_stop(number, passes)
             plan = self._requests[number].plan
             if len(rows) and plan.tolerance is not None and passes < plan.passes:
                 std_BC = self._statistics.std(rows)
                 rows = rows[may_stop(std_BC, passes, plan.tolerance).cpu().numpy()]
-            self._progress.finish(rows)
+            self._progress.finish(number, rows)
 
     def answers(self) -> list[Fields | None]:
         """Of each request; None where nobody waited to the end."""

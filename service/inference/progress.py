@@ -37,22 +37,18 @@ class Progress:
         ends = np.cumsum(sizes)
         self.slices = [slice(e - size, e) for e, size in zip(ends.tolist(), sizes, strict=True)]
         self._stops = stops
-        self._owners = np.repeat(np.arange(len(sizes)), sizes)
-        self.passes = np.zeros(len(self._owners), dtype=np.int64)
-        self._live = np.ones(len(self._owners), dtype=np.bool_)
-
-    def live_requests(self) -> list[int]:
+        self.passes = np.zeros(sum(sizes), dtype=np.int64)
+        self._live = np.ones(sum(sizes), dtype=np.bool_)
+        self.live_requests = list(range(len(sizes)))
         """Requests that have rows which are not finished."""
-        found: list[int] = np.unique(self._owners[self._live]).tolist()
-        return found
 
     def next(self) -> Segment | None:
         """What to run next: the rows that are furthest behind; None where all are finished."""
-        if not self._live.any():
+        if not self.live_requests:
             return None
         start = int(self.passes[self._live].min())
         rows = np.flatnonzero(self._live & (self.passes == start))
-        coming = [self._stop_after(request, start) for request in np.unique(self._owners[rows])]
+        coming = [self._stop_after(request, start) for request in self.live_requests]
         return Segment(rows, range(start, min(coming)))
 
     def ran(self, rows: Rows, passes: range) -> None:
@@ -68,14 +64,17 @@ class Progress:
         rows: Rows = np.flatnonzero(here) + place.start
         return rows
 
-    def finish(self, rows: Rows) -> None:
-        """These rows need no more passes."""
+    def finish(self, request: int, rows: Rows) -> None:
+        """These rows of the request need no more passes."""
         self._live[rows] = False
+        if not self._live[self.slices[request]].any():
+            self.live_requests.remove(request)
 
     def drop(self, requests: Iterable[int]) -> None:
         """Nobody waits for these requests any more."""
         for request in requests:
             self._live[self.slices[request]] = False
+            self.live_requests.remove(request)
 
     def _stop_after(self, request: int, passes: int) -> int:
         stops = self._stops[request]

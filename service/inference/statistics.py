@@ -22,6 +22,7 @@ Shapes: rows B first, places D... of a dense output next, outputs C last, all fl
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Collection
 
@@ -183,16 +184,21 @@ def _fields(task: Task, sums: _Sums) -> dict[str, Callable[[], Tensor]]:
     after_rows = outputs.outputs_after_rows
     mean_BC, count_B = sums["mean"], sums["count"]
 
+    @functools.cache
     def variance_BC() -> Tensor:
         return _variance(count_B, sums["deviations"])
+
+    @functools.cache
+    def std() -> Tensor:
+        return after_rows(variance_BC().sqrt())
 
     def per_pass(total: Tensor) -> Tensor:
         return total / _per_row(count_B, total)
 
-    make = {
+    make: dict[str, Callable[[], Tensor]] = {
         "mean": lambda: after_rows(mean_BC),
-        "std": lambda: after_rows(variance_BC().sqrt()),
-        "standard_error": lambda: after_rows(per_pass(variance_BC()).sqrt()),
+        "std": std,
+        "standard_error": lambda: std() / _per_row(count_B, std()).sqrt(),
         "variance": lambda: variance_BC().mean(dim=-1),
     }
     if not task.is_regression:
@@ -205,7 +211,7 @@ def _fields(task: Task, sums: _Sums) -> dict[str, Callable[[], Tensor]]:
             "label": lambda: outputs.labels(task, mean_BC),
         }
         return make
-    make["epistemic_std"] = make["std"]
+    make["epistemic_std"] = std
     make["predictive_entropy"] = lambda: regression.gaussian_entropy(variance_BC())
     if task is Task.HETEROSCEDASTIC_REGRESSION:
         noise_BC = sums["log_noise"]
