@@ -96,7 +96,7 @@ class Program:
         """Run the prefix on inputs [B, D...]."""
         if self._prefix_dtype is not None and inputs.dtype.is_floating_point:
             inputs = inputs.to(self._prefix_dtype)
-        values = self._prefix(inputs)
+        values = self._prefix.forward(inputs)
         if self._dtype is not None:
             values = [
                 v.to(self._dtype) if isinstance(v, Tensor) and v.dtype.is_floating_point else v
@@ -112,7 +112,7 @@ class Program:
             noise: whose layout they have.
         """
         layout = noise.layout
-        outputs: Tensor = self._suffix(layout.passes, noise, *boundary.values)
+        outputs: Tensor = self._suffix.forward(layout.passes, noise, *boundary.values)
         if self._dtype is not None:
             outputs = outputs.float()
         split = outputs.unflatten(0, (layout.groups, layout.passes, layout.rows))
