@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,10 +44,23 @@ class UncertaintyHistogram(Collector):
         yield family
 
 
+@dataclass(frozen=True, slots=True)
+class ModelMetrics:
+    """What is counted of one model, its labels looked up once."""
+
+    queue_seconds: Histogram
+    batch_rows: Histogram
+    sampling_seconds: Histogram
+    passes_total: Counter
+    queue_depth: Gauge
+
+
 class Metrics:
     """One instance a server, with a registry of its own."""
 
     def __init__(self) -> None:
+        self._of_models: dict[str, ModelMetrics] = {}
+        self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         own = self.registry = CollectorRegistry()
         self.requests_total = Counter(
             "candor_requests_total",
@@ -105,6 +119,32 @@ class Metrics:
         self.rejected_total = Counter(
             "candor_rejected_total", "Requests refused, by reason", ["reason"], registry=own
         )
+
+    def of(self, model: str) -> ModelMetrics:
+        """What is counted of a model that is known to exist."""
+        found = self._of_models.get(model)
+        if found is None:
+            found = self._of_models[model] = ModelMetrics(
+                self.queue_seconds.labels(model),
+                self.batch_rows.labels(model),
+                self.sampling_seconds.labels(model),
+                self.passes_total.labels(model),
+                self.queue_depth.labels(model),
+            )
+        return found
+
+    def answered(self, model: str, endpoint: str, code: int, elapsed_s: float) -> None:
+        """Count a request; `model` is one that exists or empty, `endpoint` a route's path."""
+        key = (model, endpoint, code)
+        found = self._answered.get(key)
+        if found is None:
+            found = self._answered[key] = (
+                self.requests_total.labels(model, endpoint, str(code)),
+                self.request_seconds.labels(model, endpoint),
+            )
+        requests, seconds = found
+        requests.inc()
+        seconds.observe(elapsed_s)
 
     def render(self) -> bytes:
         """The text that `/metrics` answers."""

@@ -14,8 +14,8 @@ import orjson
 from fastapi import Request, Response
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from starlette.requests import ClientDisconnect
 
+from service.api.scope import header
 from service.errors import InvalidInput, LimitExceeded, MalformedBody, UnsupportedMedia
 from service.registry.inputs import array_from_lists, conform
 from service.registry.manifest import InputSpec
@@ -57,7 +57,8 @@ async def read_request(
         MalformedBody: not JSON, not an object, or not .npy.
         InvalidInput: a field that is unknown or does not fit.
     """
-    kind = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    kind = header(request, b"content-type")
+    kind = JSON if kind is None else kind.partition(";")[0].strip().lower()
     if kind not in (JSON, NPY):
         raise UnsupportedMedia(
             f"bodies of {kind or 'no type'} are not read here; send Content-Type: {JSON} or {NPY}",
@@ -65,8 +66,8 @@ async def read_request(
             expected=[JSON, NPY],
             received=kind,
         )
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
+    encoding = header(request, b"content-encoding")
+    if encoding not in (None, "identity"):
         raise UnsupportedMedia(
             f"bodies with Content-Encoding: {encoding} are not read here; send them as they are",
             field="Content-Encoding",
@@ -76,7 +77,7 @@ async def read_request(
     if kind == NPY:
         array = read_npy(body)
         return check(schema, _query_fields(request, schema)), RawInputs(array)
-    if request.query_params:
+    if request.scope["query_string"] and request.query_params:
         unexpected = next(iter(request.query_params))
         raise InvalidInput(
             f"`{unexpected}` stands in the query; with a JSON body every field stands in the body",
@@ -95,19 +96,21 @@ async def _read_body(request: Request, limit_bytes: int) -> bytes:
             expected=limit_bytes,
         )
 
-    announced = request.headers.get("content-length", "")
+    announced = header(request, b"content-length") or ""
     if announced.isdigit() and int(announced) > limit_bytes:
         raise too_large(announced)
     parts: list[bytes] = []
-    size = 0
-    try:
-        async for part in request.stream():
-            size += len(part)
-            if size > limit_bytes:
-                raise too_large(f"over {limit_bytes}")
-            parts.append(part)
-    except ClientDisconnect:
-        raise MalformedBody("the client left before its body was complete") from None
+    size, more = 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise MalformedBody("the client left before its body was complete")
+        part, more = message.get("body", b""), message.get("more_body", False)
+        size += len(part)
+        if size > limit_bytes:
+            raise too_large(f"over {limit_bytes}")
+        parts.append(part)
+    # One part, as small bodies come, is not copied.
     return b"".join(parts)
 
 
@@ -229,7 +232,7 @@ def _listed(expected: Any) -> str:
 
 def wants_npz(request: Request) -> bool:
     """Whether the client asked for arrays instead of JSON."""
-    return NPZ in request.headers.get("accept", "")
+    return NPZ in (header(request, b"accept") or "")
 
 
 def write_json(content: Mapping[str, Any]) -> Response:

@@ -9,14 +9,13 @@ from service.api.answers import UNCALIBRATED, select, write
 from service.api.bodies import read_request
 from service.api.documentation import describe
 from service.api.limits import check_work, timeout_s
-from service.api.scope import Service, served_by, service_of
-from service.inference.prediction import FIELDS, Fields
+from service.api.scope import client_left, served_by, service_of
+from service.inference.prediction import FIELDS
 from service.schemas import PredictAnswer, PredictRequest
 
 router = APIRouter()
 
 DEFAULT_FIELDS = (*(name for name in FIELDS if name not in ("samples", "quantiles")), *UNCALIBRATED)
-_OBSERVED = ("predictive_entropy", "mutual_information", "variance")
 
 
 @router.post("/predict", **describe(PredictRequest, PredictAnswer))
@@ -34,16 +33,9 @@ async def predict(request: Request) -> Response:
         model,
         torch.from_numpy(inputs),
         plan,
-        {*wanted, *_OBSERVED} & set(FIELDS),
+        wanted,
         timeout_s=timeout_s(request),
+        left=lambda: client_left(request),
     )
-    _observe(service, model.ref.name, fields)
     more = {"passes": plan.passes, "seed": plan.seed}
     return write(request, model, select(fields, wanted), more)
-
-
-def _observe(service: Service, model: str, fields: Fields) -> None:
-    for measure in _OBSERVED:
-        values = fields.get(measure)
-        if values is not None:
-            service.metrics.uncertainty.observe(model, measure, values)

@@ -10,15 +10,16 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from service.errors import DeadlineExceeded, EngineFailure, ModelNotReady
-from service.inference.prediction import EVALUATION_FIELDS, Fields
+from service.errors import ClientLeft, DeadlineExceeded, EngineFailure, ModelNotReady
+from service.inference.prediction import EVALUATION_FIELDS, FIELDS, Fields
 from service.metrics import Metrics
 from service.registry.loading import LoadedModel
 from service.scheduling.batch import row_numbers, split
@@ -30,6 +31,15 @@ log = logging.getLogger(__name__)
 
 _DRAINING_RETRY_S = 1.0
 
+_ATTEND_AFTER_S = 0.1
+"""A request that waits longer has its client and its deadline watched, which costs a task.
+
+Most are answered sooner; a client that leaves is noticed no earlier than this.
+"""
+
+_OBSERVED = frozenset({"predictive_entropy", "mutual_information", "variance"})
+"""Computed of every prediction, asked for or not, for `candor_uncertainty`."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Job:
@@ -40,6 +50,11 @@ class _Job:
     plan: SamplePlan | None
     fields: frozenset[str]
     answer: asyncio.Future[Fields]
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody still waits for the answer. Any thread may ask."""
+        return not self.answer.done()
 
 
 class Runner:
@@ -69,6 +84,7 @@ class Runner:
         fields: Collection[str] = EVALUATION_FIELDS,
         *,
         timeout_s: float,
+        left: Callable[[], Awaitable[None]] | None = None,
     ) -> Fields:
         """Queue a request and wait for its answer.
 
@@ -76,13 +92,15 @@ class Runner:
             model: that serves it.
             inputs: [B, D...], checked.
             plan: None for a deterministic pass.
-            fields: wanted of a prediction.
+            fields: wanted of a prediction; the answer may hold more.
             timeout_s: seconds until it is given up.
+            left: returns once nobody waits for the answer any more.
 
         Raises:
             QueueFull: too much waits.
             ModelNotReady: the server is draining.
             DeadlineExceeded: `timeout_s` passed.
+            ClientLeft: `left` returned.
             EngineFailure: the model raised on it.
         """
         if self.draining:
@@ -90,21 +108,19 @@ class Runner:
                 "the server is shutting down and takes no new requests",
                 retry_after_s=_DRAINING_RETRY_S,
             )
+        loop = asyncio.get_running_loop()
         number = next(self._numbers)
         work = self._work(number, model, inputs, plan)
         self._scheduler.add(work)
-        answer: asyncio.Future[Fields] = asyncio.get_running_loop().create_future()
-        self._jobs[number] = _Job(model, inputs, plan, frozenset(fields), answer)
+        answer: asyncio.Future[Fields] = loop.create_future()
+        computed = _OBSERVED.union(fields).intersection(FIELDS)
+        self._jobs[number] = _Job(model, inputs, plan, computed, answer)
         self._started(work)
+        attendant = _Attendant(loop, answer, timeout_s, left)
         try:
-            async with asyncio.timeout(timeout_s):
-                return await answer
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"no answer within {timeout_s:g} seconds; send fewer rows or passes, or allow more "
-                "time"
-            ) from None
+            return await answer
         finally:
+            attendant.dismiss()
             self._scheduler.cancel(number)
             self._jobs.pop(number, None)
             self._finished(work)
@@ -141,7 +157,7 @@ class Runner:
     def _started(self, work: Work) -> None:
         self._unfinished += 1
         self._idle.clear()
-        self._metrics.queue_depth.labels(work.model).set(self._scheduler.depth(work.model))
+        self._metrics.of(work.model).queue_depth.set(self._scheduler.depth(work.model))
         if not self._busy and not self._wake_planned:
             # At the end of this turn, so that requests of one turn share a step.
             self._wake_planned = True
@@ -149,7 +165,7 @@ class Runner:
 
     def _finished(self, work: Work) -> None:
         self._unfinished -= 1
-        self._metrics.queue_depth.labels(work.model).set(self._scheduler.depth(work.model))
+        self._metrics.of(work.model).queue_depth.set(self._scheduler.depth(work.model))
         if self._unfinished == 0:
             self._idle.set()
 
@@ -168,32 +184,90 @@ class Runner:
 
     def _deliver(self, step: Step, jobs: list[_Job], done: asyncio.Future[list[_Outcome]]) -> None:
         self._busy = False
-        if not done.cancelled():
-            outcomes = done.result()
-            self._observe_end(step, jobs, outcomes)
-            for job, outcome in zip(jobs, outcomes, strict=True):
-                # The client may have left, or its deadline passed, meanwhile.
-                if job.answer.done():
-                    continue
-                if outcome.fields is not None:
-                    job.answer.set_result(outcome.fields)
-                else:
-                    job.answer.set_exception(outcome.error or EngineFailure("no answer"))
+        if done.cancelled():
+            return
+        outcomes = done.result()
+        # The engine goes on before anybody is told: answers are written while it computes.
         self._wake()
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            # The client may have left, or its deadline passed, meanwhile.
+            if job.answer.done():
+                continue
+            if outcome.fields is not None:
+                job.answer.set_result(outcome.fields)
+            else:
+                job.answer.set_exception(outcome.error or EngineFailure("no answer"))
+        self._observe_end(step, jobs, outcomes)
 
     def _observe_start(self, step: Step) -> None:
         now = time.monotonic()
-        model = step.works[0].model
-        self._metrics.batch_rows.labels(model).observe(step.rows)
+        metrics = self._metrics.of(step.works[0].model)
+        metrics.batch_rows.observe(step.rows)
         for work in step.works:
-            self._metrics.queue_seconds.labels(model).observe(now - work.queued_s)
+            metrics.queue_seconds.observe(now - work.queued_s)
 
     def _observe_end(self, step: Step, jobs: list[_Job], outcomes: list[_Outcome]) -> None:
         if jobs[0].plan is None:
             return
         model = step.works[0].model
-        self._metrics.sampling_seconds.labels(model).observe(sum(o.seconds for o in outcomes))
-        self._metrics.passes_total.labels(model).inc(sum(work.cost for work in step.works))
+        metrics = self._metrics.of(model)
+        metrics.sampling_seconds.observe(sum(o.seconds for o in outcomes))
+        metrics.passes_total.inc(sum(work.cost for work in step.works))
+        answered = [outcome.fields for outcome in outcomes if outcome.fields is not None]
+        for measure in _OBSERVED:
+            values = [found for fields in answered if (found := fields.get(measure)) is not None]
+            if values:
+                self._metrics.uncertainty.observe(model, measure, np.concatenate(values))
+
+
+class _Attendant:
+    """Ends the wait for an answer when its deadline passes or its client leaves.
+
+    Args:
+        loop: the running one.
+        answer: gets the error.
+        timeout_s: seconds from now to the deadline.
+        left: returns once nobody waits any more; None where that cannot be known.
+    """
+
+    __slots__ = ("_answer", "_left", "_task", "_timeout_s", "_timer", "_until_s")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        answer: asyncio.Future[Fields],
+        timeout_s: float,
+        left: Callable[[], Awaitable[None]] | None,
+    ) -> None:
+        self._answer = answer
+        self._timeout_s = timeout_s
+        self._until_s = loop.time() + timeout_s
+        self._left = left
+        self._task: asyncio.Task[None] | None = None
+        self._timer = loop.call_later(min(_ATTEND_AFTER_S, timeout_s), self._begin)
+
+    def dismiss(self) -> None:
+        """The wait is over."""
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _begin(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._attend())
+
+    async def _attend(self) -> None:
+        error: Exception
+        try:
+            async with asyncio.timeout_at(self._until_s):
+                await (self._left() if self._left is not None else asyncio.Event().wait())
+            error = ClientLeft("the client closed its connection before the answer was there")
+        except TimeoutError:
+            error = DeadlineExceeded(
+                f"no answer within {self._timeout_s:g} seconds; send fewer rows or passes, or "
+                "allow more time"
+            )
+        if not self._answer.done():
+            self._answer.set_exception(error)
 
 
 @dataclass(frozen=True, slots=True)
