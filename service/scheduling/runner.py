@@ -7,6 +7,7 @@ the engine is idle, a request starts in the same turn of the event loop that bro
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import logging
 import time
@@ -115,7 +116,7 @@ class Runner:
         answer: asyncio.Future[Fields] = loop.create_future()
         computed = _OBSERVED.union(fields).intersection(FIELDS)
         self._jobs[number] = _Job(model, inputs, plan, computed, answer)
-        self._started(work)
+        self._started()
         attendant = _Attendant(loop, answer, timeout_s, left)
         try:
             return await answer
@@ -123,7 +124,7 @@ class Runner:
             attendant.dismiss()
             self._scheduler.cancel(number)
             self._jobs.pop(number, None)
-            self._finished(work)
+            self._finished()
 
     async def drain(self, timeout_s: float) -> bool:
         """Take no new work and wait until all that was accepted is answered; whether it was."""
@@ -154,18 +155,16 @@ class Runner:
             queued_s=time.monotonic(),
         )
 
-    def _started(self, work: Work) -> None:
+    def _started(self) -> None:
         self._unfinished += 1
         self._idle.clear()
-        self._metrics.of(work.model).queue_depth.set(self._scheduler.depth(work.model))
         if not self._busy and not self._wake_planned:
             # At the end of this turn, so that requests of one turn share a step.
             self._wake_planned = True
             asyncio.get_running_loop().call_soon(self._wake)
 
-    def _finished(self, work: Work) -> None:
+    def _finished(self) -> None:
         self._unfinished -= 1
-        self._metrics.of(work.model).queue_depth.set(self._scheduler.depth(work.model))
         if self._unfinished == 0:
             self._idle.set()
 
@@ -201,7 +200,10 @@ class Runner:
 
     def _observe_start(self, step: Step) -> None:
         now = time.monotonic()
-        metrics = self._metrics.of(step.works[0].model)
+        model = step.works[0].model
+        metrics = self._metrics.of(model)
+        # Read when somebody looks, instead of set whenever a request comes or goes.
+        metrics.queue_depth.set_function(functools.partial(self._scheduler.depth, model))
         metrics.batch_rows.observe(step.rows)
         for work in step.works:
             metrics.queue_seconds.observe(now - work.queued_s)
