@@ -13,7 +13,9 @@ from prometheus_client.registry import Collector
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _ROWS = tuple(2.0**n for n in range(13))
-_UNCERTAINTY = (0.0001, 0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
+_UNCERTAINTY = np.array(
+    [0.0001, 0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0]
+)
 
 
 class UncertaintyHistogram(Collector):
@@ -27,7 +29,7 @@ class UncertaintyHistogram(Collector):
         """Count values [B]; those that are not finite are passed over."""
         finite = values[np.isfinite(values)]
         key = (model, measure)
-        places = np.searchsorted(_UNCERTAINTY, finite, side="left")
+        places = _UNCERTAINTY.searchsorted(finite, side="left")
         counts = np.bincount(places, minlength=len(_UNCERTAINTY) + 1)
         self._counts[key] = self._counts.get(key, np.zeros_like(counts)) + counts
         self._sums[key] = self._sums.get(key, 0.0) + float(finite.sum())
@@ -37,7 +39,7 @@ class UncertaintyHistogram(Collector):
         family = HistogramMetricFamily(
             "candor_uncertainty", "Uncertainty of answered rows", labels=["model", "measure"]
         )
-        bounds = [*map(str, _UNCERTAINTY), "+Inf"]
+        bounds = [*map(str, _UNCERTAINTY.tolist()), "+Inf"]
         for key, counts in list(self._counts.items()):
             buckets = list(zip(bounds, np.cumsum(counts).tolist(), strict=True))
             family.add_metric(key, buckets, self._sums[key])

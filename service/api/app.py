@@ -36,7 +36,9 @@ def build_service(settings: Settings) -> Service:
         settings.default_model,
     )
     registry.scan()
-    scheduler = Scheduler(settings.batch_work, settings.queue_requests, settings.queue_bytes)
+    scheduler = Scheduler(
+        settings.batch_work, settings.batch_seconds, settings.queue_requests, settings.queue_bytes
+    )
     return Service(settings, registry, Runner(scheduler, metrics), metrics)
 
 

@@ -11,7 +11,7 @@ import functools
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -85,7 +85,7 @@ class Runner:
         fields: Collection[str] = EVALUATION_FIELDS,
         *,
         timeout_s: float,
-        left: Callable[[], Awaitable[None]] | None = None,
+        left: Callable[[], Awaitable[object]] | None = None,
     ) -> Fields:
         """Queue a request and wait for its answer.
 
@@ -144,7 +144,7 @@ class Runner:
         self, number: int, model: LoadedModel, inputs: Tensor, plan: SamplePlan | None
     ) -> Work:
         # A deterministic pass runs alone: its answer is that of this very batch, bit for bit.
-        together = (model.ref, plan, inputs.shape[1:]) if plan else number
+        together = (model.ref, plan.masks, inputs.shape[1:]) if plan else None
         return Work(
             number,
             model.ref.name,
@@ -186,6 +186,7 @@ class Runner:
         if done.cancelled():
             return
         outcomes = done.result()
+        self._scheduler.finish(step, sum(outcome.seconds for outcome in outcomes))
         # The engine goes on before anybody is told: answers are written while it computes.
         self._wake()
         for job, outcome in zip(jobs, outcomes, strict=True):
@@ -214,8 +215,11 @@ class Runner:
         model = step.works[0].model
         metrics = self._metrics.of(model)
         metrics.sampling_seconds.observe(sum(o.seconds for o in outcomes))
-        metrics.passes_total.inc(sum(work.cost for work in step.works))
-        answered = [outcome.fields for outcome in outcomes if outcome.fields is not None]
+        answered = []
+        for work, outcome in zip(step.works, outcomes, strict=True):
+            if outcome.fields is not None:
+                answered.append(outcome.fields)
+                metrics.passes_total.inc(work.cost)
         for measure in _OBSERVED:
             values = [found for fields in answered if (found := fields.get(measure)) is not None]
             if values:
@@ -239,7 +243,7 @@ class _Attendant:
         loop: asyncio.AbstractEventLoop,
         answer: asyncio.Future[Fields],
         timeout_s: float,
-        left: Callable[[], Awaitable[None]] | None,
+        left: Callable[[], Awaitable[object]] | None,
     ) -> None:
         self._answer = answer
         self._timeout_s = timeout_s
@@ -274,7 +278,10 @@ class _Attendant:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """An answer or why there is none, and its share of the engine's time in seconds."""
+    """An answer or why there is none, and its share of the engine's time in seconds.
+
+    There is neither where nobody waits for the answer any more.
+    """
 
     fields: Fields | None
     error: Exception | None
@@ -298,15 +305,30 @@ def _compute(jobs: list[_Job]) -> list[_Outcome]:
     return [_Outcome(answer, None, share) for answer in answers]
 
 
-def _compute_together(jobs: list[_Job]) -> list[Fields]:
+def _compute_together(jobs: list[_Job]) -> Sequence[Fields | None]:
     first = jobs[0]
     if first.plan is None:
-        return [first.model.evaluate(first.inputs)]
-    sizes = [len(job.inputs) for job in jobs]
-    inputs = torch.cat([job.inputs for job in jobs]) if len(jobs) > 1 else first.inputs
-    wanted = frozenset().union(*(job.fields for job in jobs))
-    fields = first.model.predict(inputs, first.plan, wanted, row_numbers(sizes))
-    return [
-        {name: array for name, array in part.items() if name in job.fields}
-        for job, part in zip(jobs, split(fields, sizes), strict=True)
-    ]
+        return [first.model.evaluate(first.inputs) if first.wanted else None]
+    return _predict(first.model, jobs, lambda i: jobs[i].wanted)
+
+
+def _predict(
+    model: LoadedModel, jobs: list[_Job], wanted: Callable[[int], bool]
+) -> list[Fields | None]:
+    """Jobs of one model, masks mode and row shape; equal plans run together."""
+    answers: list[Fields | None] = [None] * len(jobs)
+    plans: dict[SamplePlan | None, list[int]] = {}
+    for i, job in enumerate(jobs):
+        plans.setdefault(job.plan, []).append(i)
+    for plan, numbers in plans.items():
+        members = [i for i in numbers if wanted(i)]
+        if plan is None or not members:
+            continue
+        sizes = [len(jobs[i].inputs) for i in members]
+        parts = [jobs[i].inputs for i in members]
+        inputs = torch.cat(parts) if len(parts) > 1 else parts[0]
+        fields = frozenset().union(*(jobs[i].fields for i in members))
+        found = model.predict(inputs, plan, fields, row_numbers(sizes))
+        for i, part in zip(members, split(found, sizes), strict=True):
+            answers[i] = {name: part[name] for name in part if name in jobs[i].fields}
+    return answers
