@@ -15,6 +15,7 @@ from fastapi import Request, Response
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from service.api.npz import npz
 from service.api.scope import header
 from service.errors import InvalidInput, LimitExceeded, MalformedBody, UnsupportedMedia
 from service.registry.inputs import array_from_lists, conform
@@ -88,7 +89,7 @@ async def read_request(
     return check(schema, fields, strict=True), RawInputs(inputs)
 
 
-async def _read_body(request: Request, limit_bytes: int) -> bytes:
+async def _read_body(request: Request, limit_bytes: int) -> bytearray:
     def too_large(size: str) -> LimitExceeded:
         return LimitExceeded(
             f"the body has {size} bytes; the limit is {limit_bytes} (CANDOR_MAX_BODY_BYTES)",
@@ -99,22 +100,21 @@ async def _read_body(request: Request, limit_bytes: int) -> bytes:
     announced = header(request, b"content-length") or ""
     if announced.isdigit() and int(announced) > limit_bytes:
         raise too_large(announced)
-    parts: list[bytes] = []
-    size, more = 0, True
+    # Writable, so that an array over it need not be copied to become a tensor.
+    body = bytearray()
+    more = True
     while more:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise MalformedBody("the client left before its body was complete")
         part, more = message.get("body", b""), message.get("more_body", False)
-        size += len(part)
-        if size > limit_bytes:
+        if len(body) + len(part) > limit_bytes:
             raise too_large(f"over {limit_bytes}")
-        parts.append(part)
-    # One part, as small bodies come, is not copied.
-    return b"".join(parts)
+        body += part
+    return body
 
 
-def _read_json(body: bytes) -> dict[str, Any]:
+def _read_json(body: bytearray) -> dict[str, Any]:
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -128,7 +128,7 @@ def _read_json(body: bytes) -> dict[str, Any]:
     return content
 
 
-def _read_json_with_nan(body: bytes, error: Exception) -> Any:
+def _read_json_with_nan(body: bytearray, error: Exception) -> Any:
     # Python's own json writes NaN and Infinity; such a body gets the error that names the index.
     try:
         return json.loads(body)
@@ -136,7 +136,7 @@ def _read_json_with_nan(body: bytes, error: Exception) -> Any:
         raise MalformedBody(f"the body is not JSON: {error}") from None
 
 
-def read_npy(body: bytes) -> NDArray[Any]:
+def read_npy(body: bytes | bytearray) -> NDArray[Any]:
     """An array from the bytes of a .npy file, without copying and without trusting its header.
 
     Raises:
@@ -242,7 +242,5 @@ def write_json(content: Mapping[str, Any]) -> Response:
 
 def write_npz(content: Mapping[str, Any]) -> Response:
     """Every field that is not null as an array of its name; single values have no dimension."""
-    stream = io.BytesIO()
     arrays = {name: np.asarray(value) for name, value in content.items() if value is not None}
-    np.savez(stream, allow_pickle=False, **arrays)
-    return Response(stream.getvalue(), media_type=NPZ)
+    return Response(npz(arrays), media_type=NPZ)
