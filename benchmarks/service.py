@@ -11,15 +11,14 @@ python -m benchmarks.service --output result.json
 from __future__ import annotations
 
 import argparse
-import asyncio
 import io
 import json
 import os
 import platform
 import subprocess
-import tempfile
-import time
-from contextlib import ExitStack
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -32,18 +31,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.load import ARRAYS, JSON, Load, post, press
-from benchmarks.servers import ALL_PEERS, CANDOR, PEERS, candor, running, write_repository
-from service.api.predict import DEFAULT_FIELDS
-from service.metrics import Metrics
-from service.registry.registry import Registry
-from service.scheduling.runner import Runner
-from service.scheduling.scheduler import Scheduler
-from service.settings import load_settings
+from benchmarks.servers import ALL_PEERS, CANDOR, PEERS, ROOT, candor, running
 
 CONNECTIONS = (1, 16, 64)
-LARGE_ROWS = 256
 LARGE_CONNECTIONS = (1, 2, 4)
-_TIMEOUT_S = 600.0
+ROWS = 256
+"""Of a large body, as in `benchmarks.bare_engine`."""
 
 
 @dataclass(frozen=True)
@@ -128,18 +121,16 @@ def ratios(rows: list[dict[str, Any]]) -> dict[int, float]:
 
 def measure_large(port: int, effort: Effort) -> list[dict[str, Any]]:
     """Requests a second through HTTP and through the engine alone, in turns; best rounds."""
-    rows = np.random.default_rng(0).normal(size=(LARGE_ROWS, 60)).astype(np.float32)
+    rows = np.random.default_rng(0).normal(size=(ROWS, 60)).astype(np.float32)
     body = io.BytesIO()
     np.save(body, rows)
     request = post(body.getvalue(), ARRAYS)
     found = []
-    with tempfile.TemporaryDirectory() as folder:
-        write_repository(Path(folder))
-        engine = _Engine(Path(folder), torch.from_numpy(rows))
+    with bare_engine() as alone:
         for connections in LARGE_CONNECTIONS:
             alone_per_s, http_per_s = 0.0, 0.0
             for _ in range(effort.rounds):
-                alone_per_s = max(alone_per_s, engine.press(connections, effort.seconds))
+                alone_per_s = max(alone_per_s, alone(connections, effort.seconds))
                 load = press(port, request, connections, effort.seconds)
                 http_per_s = max(http_per_s, load.requests_per_s)
             found.append(
@@ -150,44 +141,33 @@ def measure_large(port: int, effort: Effort) -> list[dict[str, Any]]:
                     "share": http_per_s / alone_per_s,
                 }
             )
-        engine.runner.close()
     return found
 
 
-class _Engine:
-    """Scheduler and engine in this process, without HTTP."""
+@contextmanager
+def bare_engine() -> Iterator[Callable[[int, float], float]]:
+    """`benchmarks.bare_engine` as a function of connections and seconds."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.bare_engine"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
 
-    def __init__(self, models: Path, inputs: torch.Tensor) -> None:
-        settings = load_settings(environment={})
-        registry = Registry(models, torch.device("cpu"), settings.memory_bytes)
-        registry.scan()
-        registry.load_all()
-        self._model = registry.resolve("mlp", None)
-        self._inputs = inputs
-        scheduler = Scheduler(
-            settings.batch_work, settings.batch_seconds, settings.queue_requests, 2**40
-        )
-        self.runner = Runner(scheduler, Metrics())
+    def measure(connections: int, seconds: float) -> float:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"{connections} {seconds}\n")
+        process.stdin.flush()
+        return float(process.stdout.readline())
 
-    def press(self, connections: int, seconds: float) -> float:
-        """Requests a second, so many at a time."""
-        return asyncio.run(self._all(connections, seconds))
-
-    async def _all(self, connections: int, seconds: float) -> float:
-        started = time.perf_counter()
-
-        async def one() -> int:
-            done = 0
-            while time.perf_counter() < started + seconds:
-                plan = self._model.manifest.plan_for()
-                await self.runner.submit(
-                    self._model, self._inputs, plan, DEFAULT_FIELDS, timeout_s=_TIMEOUT_S
-                )
-                done += 1
-            return done
-
-        done = sum(await asyncio.gather(*(one() for _ in range(connections))))
-        return done / (time.perf_counter() - started)
+    try:
+        measure(1, 0.5)
+        yield measure
+    finally:
+        process.communicate()
 
 
 def _print_small(console: Console, rows: list[dict[str, Any]], servers: list[str]) -> None:
@@ -211,7 +191,7 @@ def _print_small(console: Console, rows: list[dict[str, Any]], servers: list[str
 def _print_large(console: Console, rows: list[dict[str, Any]]) -> None:
     table = Table(
         "connections", "over HTTP", "engine alone", "share",
-        title=f"requests a second; {LARGE_ROWS} rows as .npy, T = 50, answers as .npz",
+        title=f"requests a second; {ROWS} rows as .npy, T = 50, answers as .npz",
     )  # fmt: skip
     for row in rows:
         rates = (f"{row[key]:,.1f}" for key in ("requests_per_s", "engine_requests_per_s"))
