@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 
-import service.__main__  # noqa: F401  threads wait as they do in the server
 from benchmarks.servers import write_repository
 from service.api.predict import DEFAULT_FIELDS
 from service.metrics import Metrics

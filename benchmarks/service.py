@@ -150,6 +150,8 @@ def bare_engine() -> Iterator[Callable[[int, float], float]]:
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.bare_engine"],
         cwd=ROOT,
+        # As service/__main__.py has it: both sides of the share wait for threads alike.
+        env={"OMP_WAIT_POLICY": "passive", **os.environ},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
