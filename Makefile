@@ -4,6 +4,7 @@
 #   make test     all tests
 #   make lint     ruff and mypy
 #   make bench    throughput beside the plain ways, side by side in one run
+#   make bench-peers  installs LitServe, BentoML and Ray Serve, which make bench then measures, too
 #   make train    train the shipped models again, from their seeds
 #   make quality  their held-out quality, as in models/README.md
 #
@@ -16,7 +17,14 @@ VENV := .venv
 INSTALL = $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet \
 	--constraint constraints.txt $(PIP_OPTIONS)
 
-.PHONY: serve test lint format bench train quality clean
+# Peers live in environments of their own: what they pin would fight with what Candor does.
+PEERS := .venv-peers
+PEER_litserve := litserve==0.2.19
+PEER_bentoml := bentoml==1.4.39
+PEER_ray := ray[serve]==2.60.0
+PEER_TORCH := torch==2.13.0 numpy==2.4.6
+
+.PHONY: serve test lint format bench bench-peers train quality clean
 
 serve: $(VENV)/.installed
 	@$(VENV)/bin/candor serve
@@ -37,6 +45,9 @@ bench: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m benchmarks.engine
 	$(VENV)/bin/python -m benchmarks.service
 
+bench-peers: $(PEERS)/litserve/.installed $(PEERS)/bentoml/.installed $(PEERS)/ray/.installed
+	@echo "make bench now measures them, too"
+
 train: $(VENV)/.installed-dev
 	for script in models/*/train.py; do $(VENV)/bin/python $$script || exit 1; done
 
@@ -44,7 +55,7 @@ quality: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m benchmarks.quality
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Candor needs Python 3.11 or newer; name one with make PYTHON=python3.12 ...")'
@@ -59,3 +70,10 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing into $(VENV); the first time this takes a few minutes"
 	$(INSTALL) --editable ".[dev]"
 	@touch $@ $(VENV)/.installed
+
+$(PEERS)/%/.installed: Makefile
+	@echo "installing $(PEER_$*) into $(PEERS)/$*"
+	$(PYTHON) -m venv $(PEERS)/$*
+	$(PEERS)/$*/bin/python -m pip install --disable-pip-version-check --quiet $(PIP_OPTIONS) \
+		$(PEER_TORCH) "$(PEER_$*)"
+	@touch $@

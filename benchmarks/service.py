@@ -1,113 +1,226 @@
-"""Candor beside the tutorial's FastAPI service, over HTTP, in one run: `make bench`."""
+"""Candor beside other servers, over HTTP, in one run: `make bench`, `make bench-peers`.
+
+Two tables. *Small requests*: one row of 60 features, T = 50, as JSON, at 1, 16 and 64 connections;
+the servers take turns, round by round, and each one's best round counts, so that a busy moment of
+the machine spoils nobody. *Large bodies*: 256 rows as .npy, answers as .npz, beside what the engine
+does with the same rows when nothing stands before it.
+
+python -m benchmarks.service --output result.json
+"""
 
 from __future__ import annotations
 
+import argparse
+import io
 import json
 import os
-import socket
+import platform
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-import httpx
-import safetensors.torch
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.load import press
-from benchmarks.networks import mlp
+from benchmarks.load import ARRAYS, JSON, Load, post, press
+from benchmarks.servers import ALL_PEERS, CANDOR, PEERS, ROOT, candor, running
 
-ROOT = Path(__file__).parents[1]
 CONNECTIONS = (1, 16, 64)
-SECONDS = 4.0
-ROUNDS = 3
-_START_S = 60.0
-
-NETWORK = "from benchmarks.networks import mlp\n\n\ndef build():\n    return mlp().module\n"
-MANIFEST = 'task = "classification"\n\n[input]\nshape = [60]\n'
+LARGE_CONNECTIONS = (1, 2, 4)
+ROWS = 256
+"""Of a large body, as in `benchmarks.bare_engine`."""
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure: rounds, and seconds of each measurement in each round."""
 
-
-@contextmanager
-def _process(port: int, path: str, words: list[str], **environment: str) -> Iterator[int]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", *words],
-        env={**os.environ, **environment},
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + _START_S
-        while time.monotonic() < deadline:
-            try:
-                if httpx.get(f"http://127.0.0.1:{port}{path}").status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
-            time.sleep(0.2)
-        else:
-            raise RuntimeError(f"{' '.join(words)} did not start")
-        yield port
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _write_repository(root: Path) -> None:
-    folder = root / "mlp"
-    (folder / "1").mkdir(parents=True)
-    (folder / "network.py").write_text(NETWORK)
-    (folder / "model.toml").write_text(MANIFEST)
-    safetensors.torch.save_model(mlp().module, str(folder / "1" / "weights.safetensors"))
+    rounds: int
+    seconds: float
 
 
 def main() -> None:
-    """Print requests a second and latencies, one row of 60 features a request, T = 50."""
+    """Print both tables and write them where `--output` says."""
+    arguments = _arguments()
+    effort = Effort(arguments.rounds, arguments.seconds)
     torch.manual_seed(0)
-    body = json.dumps({"inputs": torch.randn(1, 60).tolist()}).encode()
+    console = Console(width=140)
+    small = [] if arguments.large_only else _measure_all_small(console, effort)
+    # The other servers, idle as they may be, are gone.
+    with candor() as port:
+        large = measure_large(port, effort)
+    _print_large(console, large)
+    if arguments.output:
+        result = {
+            "machine": _machine(),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": _versions(),
+            "rows": small,
+            "ratio_to_best_peer": {str(n): r for n, r in ratios(small).items()},
+            "large_bodies": large,
+        }
+        arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--output", type=Path, help="write the result as JSON here")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
+    parser.add_argument("--large-only", action="store_true", help="leave the small requests out")
+    return parser.parse_args()
+
+
+def _measure_all_small(console: Console, effort: Effort) -> list[dict[str, Any]]:
     with ExitStack() as stack:
-        root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        _write_repository(root)
-        servers = {}
-        for how in ("loop", "repeat"):
-            port = _free_port()
-            words = ["benchmarks.plain_service"]
-            servers[f"FastAPI, {how}"] = stack.enter_context(
-                _process(port, "/docs", words, HOW=how, PORT=str(port))
+        ports = {CANDOR: stack.enter_context(candor())}
+        for peer in ALL_PEERS:
+            if peer.program.exists():
+                ports[peer.name] = stack.enter_context(running(peer))
+            else:
+                console.print(f"{peer.name} is not installed and left out: make bench-peers")
+        rows = measure_small(ports, effort)
+    _print_small(console, rows, list(ports))
+    return rows
+
+
+def measure_small(ports: dict[str, int], effort: Effort) -> list[dict[str, Any]]:
+    """Each server's best round at each number of connections."""
+    body = json.dumps({"inputs": torch.randn(1, 60).tolist()}).encode()
+    request = post(body, JSON)
+    rows = []
+    for connections in CONNECTIONS:
+        rounds: dict[str, list[Load]] = {name: [] for name in ports}
+        for _ in range(effort.rounds):
+            for name, port in ports.items():
+                rounds[name].append(press(port, request, connections, effort.seconds))
+        for name, loads in rounds.items():
+            best = max(loads, key=lambda load: load.requests_per_s)
+            rows.append({"server": name, "connections": connections, **asdict(best)})
+    return rows
+
+
+def ratios(rows: list[dict[str, Any]]) -> dict[int, float]:
+    """Candor's rate over that of the best other server, by connections."""
+    found = {}
+    for connections in CONNECTIONS:
+        rates = {r["server"]: r["requests_per_s"] for r in rows if r["connections"] == connections}
+        own = rates.pop(CANDOR, None)
+        if own is not None and rates:
+            found[connections] = own / max(rates.values())
+    return found
+
+
+def measure_large(port: int, effort: Effort) -> list[dict[str, Any]]:
+    """Requests a second through HTTP and through the engine alone, in turns; best rounds."""
+    rows = np.random.default_rng(0).normal(size=(ROWS, 60)).astype(np.float32)
+    body = io.BytesIO()
+    np.save(body, rows)
+    request = post(body.getvalue(), ARRAYS)
+    found = []
+    with bare_engine() as alone:
+        for connections in LARGE_CONNECTIONS:
+            alone_per_s, http_per_s = 0.0, 0.0
+            for _ in range(effort.rounds):
+                alone_per_s = max(alone_per_s, alone(connections, effort.seconds))
+                load = press(port, request, connections, effort.seconds)
+                http_per_s = max(http_per_s, load.requests_per_s)
+            found.append(
+                {
+                    "connections": connections,
+                    "requests_per_s": http_per_s,
+                    "engine_requests_per_s": alone_per_s,
+                    "share": http_per_s / alone_per_s,
+                }
             )
-        port = _free_port()
-        words = ["service", "serve", "--models", str(root), "--port", str(port)]
-        servers["Candor"] = stack.enter_context(_process(port, "/readyz", words))
-        table = Table(
-            "connections", *servers, "Candor / best plain",
-            title="service: requests a second (median ms, 99th percentile ms); one row, T = 50",
-        )  # fmt: skip
-        for connections in CONNECTIONS:
-            rounds = [
-                {n: press(p, body, connections, SECONDS) for n, p in servers.items()}
-                for _ in range(ROUNDS)
-            ]
-            best = {n: max((r[n] for r in rounds), key=lambda s: s.requests_per_s) for n in servers}
-            cells = [
-                f"{s.requests_per_s:,.0f} ({1e3 * s.p50_s:.1f}, {1e3 * s.p99_s:.1f})"
-                for s in best.values()
-            ]
-            plain = max(s.requests_per_s for n, s in best.items() if n != "Candor")
-            ratio = best["Candor"].requests_per_s / plain
-            table.add_row(str(connections), *cells, f"{ratio:.2f}x")
-        Console(width=120).print(table)
+    return found
+
+
+@contextmanager
+def bare_engine() -> Iterator[Callable[[int, float], float]]:
+    """`benchmarks.bare_engine` as a function of connections and seconds."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.bare_engine"],
+        cwd=ROOT,
+        # As service/__main__.py has it: both sides of the share wait for threads alike.
+        env={"OMP_WAIT_POLICY": "passive", **os.environ},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+    def measure(connections: int, seconds: float) -> float:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"{connections} {seconds}\n")
+        process.stdin.flush()
+        return float(process.stdout.readline())
+
+    try:
+        measure(1, 0.5)
+        yield measure
+    finally:
+        process.communicate()
+
+
+def _print_small(console: Console, rows: list[dict[str, Any]], servers: list[str]) -> None:
+    table = Table(
+        "connections", *servers, "Candor / best other",
+        title="requests a second (median ms, 99th percentile ms); one row, T = 50",
+    )  # fmt: skip
+    ratio = ratios(rows)
+    for connections in CONNECTIONS:
+        cells = {
+            r["server"]: f"{r['requests_per_s']:,.0f} "
+            f"({1e3 * r['p50_s']:.1f}, {1e3 * r['p99_s']:.1f})"
+            for r in rows
+            if r["connections"] == connections
+        }
+        last = f"{ratio[connections]:.2f}x" if connections in ratio else "-"
+        table.add_row(str(connections), *(cells[name] for name in servers), last)
+    console.print(table)
+
+
+def _print_large(console: Console, rows: list[dict[str, Any]]) -> None:
+    table = Table(
+        "connections", "over HTTP", "engine alone", "share",
+        title=f"requests a second; {ROWS} rows as .npy, T = 50, answers as .npz",
+    )  # fmt: skip
+    for row in rows:
+        rates = (f"{row[key]:,.1f}" for key in ("requests_per_s", "engine_requests_per_s"))
+        table.add_row(str(row["connections"]), *rates, f"{row['share']:.1%}")
+    console.print(table)
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cpus": os.cpu_count(),
+        "load_average": os.getloadavg(),
+        "torch_threads": torch.get_num_threads(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    own = {name: version(name) for name in ("torch", "fastapi", "uvicorn", "numpy")}
+    own["python"] = platform.python_version()
+    for name in ("litserve", "bentoml", "ray"):
+        python = PEERS / name / "bin" / "python"
+        if python.exists():
+            code = f"from importlib.metadata import version; print(version({name!r}))"
+            done = subprocess.run([str(python), "-c", code], capture_output=True, text=True)
+            own[name] = done.stdout.strip()
+    return own
 
 
 if __name__ == "__main__":

@@ -106,6 +106,9 @@ def serve(
         int | None, typer.Option(help="Largest rows x passes of one request.")
     ] = None,
     batch_work: Annotated[int | None, typer.Option(help="Rows x passes of one batch.")] = None,
+    batch_seconds: Annotated[
+        float | None, typer.Option(help="Seconds that a batch should take at most.")
+    ] = None,
     queue_requests: Annotated[int | None, typer.Option(help="Requests that may wait.")] = None,
     queue_bytes: Annotated[int | None, typer.Option(help="Input bytes that may wait.")] = None,
     memory_bytes: Annotated[

@@ -11,6 +11,7 @@ CandorError
 ├── LimitExceeded         the request is larger than a limit, which it names
 ├── QueueFull             too much is waiting already
 ├── DeadlineExceeded      the answer would come too late
+├── ClientLeft            nobody waits for the answer any more
 ├── EngineFailure         a model that was verified failed on this input
 └── ServerUnreachable     the client could not reach a server
 
@@ -95,6 +96,10 @@ class QueueFull(CandorError):
 
 class DeadlineExceeded(CandorError):
     """The deadline passed before the answer was there."""
+
+
+class ClientLeft(CandorError):
+    """The client closed its connection before the answer was there."""
 
 
 class EngineFailure(CandorError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,9 @@ from prometheus_client.registry import Collector
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _ROWS = tuple(2.0**n for n in range(13))
-_UNCERTAINTY = (0.0001, 0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
+_UNCERTAINTY = np.array(
+    [0.0001, 0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0]
+)
 
 
 class UncertaintyHistogram(Collector):
@@ -26,7 +29,7 @@ class UncertaintyHistogram(Collector):
         """Count values [B]; those that are not finite are passed over."""
         finite = values[np.isfinite(values)]
         key = (model, measure)
-        places = np.searchsorted(_UNCERTAINTY, finite, side="left")
+        places = _UNCERTAINTY.searchsorted(finite, side="left")
         counts = np.bincount(places, minlength=len(_UNCERTAINTY) + 1)
         self._counts[key] = self._counts.get(key, np.zeros_like(counts)) + counts
         self._sums[key] = self._sums.get(key, 0.0) + float(finite.sum())
@@ -36,17 +39,30 @@ class UncertaintyHistogram(Collector):
         family = HistogramMetricFamily(
             "candor_uncertainty", "Uncertainty of answered rows", labels=["model", "measure"]
         )
-        bounds = [*map(str, _UNCERTAINTY), "+Inf"]
+        bounds = [*map(str, _UNCERTAINTY.tolist()), "+Inf"]
         for key, counts in list(self._counts.items()):
             buckets = list(zip(bounds, np.cumsum(counts).tolist(), strict=True))
             family.add_metric(key, buckets, self._sums[key])
         yield family
 
 
+@dataclass(frozen=True, slots=True)
+class ModelMetrics:
+    """What is counted of one model, its labels looked up once."""
+
+    queue_seconds: Histogram
+    batch_rows: Histogram
+    sampling_seconds: Histogram
+    passes_total: Counter
+    queue_depth: Gauge
+
+
 class Metrics:
     """One instance a server, with a registry of its own."""
 
     def __init__(self) -> None:
+        self._of_models: dict[str, ModelMetrics] = {}
+        self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         own = self.registry = CollectorRegistry()
         self.requests_total = Counter(
             "candor_requests_total",
@@ -105,6 +121,32 @@ class Metrics:
         self.rejected_total = Counter(
             "candor_rejected_total", "Requests refused, by reason", ["reason"], registry=own
         )
+
+    def of(self, model: str) -> ModelMetrics:
+        """What is counted of a model that is known to exist."""
+        found = self._of_models.get(model)
+        if found is None:
+            found = self._of_models[model] = ModelMetrics(
+                self.queue_seconds.labels(model),
+                self.batch_rows.labels(model),
+                self.sampling_seconds.labels(model),
+                self.passes_total.labels(model),
+                self.queue_depth.labels(model),
+            )
+        return found
+
+    def answered(self, model: str, endpoint: str, code: int, elapsed_s: float) -> None:
+        """Count a request; `model` is one that exists or empty, `endpoint` a route's path."""
+        key = (model, endpoint, code)
+        found = self._answered.get(key)
+        if found is None:
+            found = self._answered[key] = (
+                self.requests_total.labels(model, endpoint, str(code)),
+                self.request_seconds.labels(model, endpoint),
+            )
+        requests, seconds = found
+        requests.inc()
+        seconds.observe(elapsed_s)
 
     def render(self) -> bytes:
         """The text that `/metrics` answers."""

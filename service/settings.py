@@ -40,6 +40,11 @@ class Settings(BaseModel):
     batch_work: int = Field(
         100_000, gt=0, description="rows x passes that are taken together into one batch"
     )
+    batch_seconds: float = Field(
+        0.05,
+        gt=0,
+        description="seconds that a batch should take at most, as far as requests can be parted",
+    )
     queue_requests: int = Field(
         1024, gt=0, description="requests that may wait; more are refused with 429"
     )

@@ -11,7 +11,8 @@ from fastapi_offline import FastAPIOffline
 
 from service import __version__
 from service.api import errors, evaluate, health, models, predict
-from service.api.scope import RequestScope, Service
+from service.api.front import Front
+from service.api.scope import Service
 from service.inference.devices import resources
 from service.metrics import Metrics
 from service.registry.registry import Registry
@@ -34,15 +35,17 @@ def build_service(settings: Settings) -> Service:
         settings.default_model,
     )
     registry.scan()
-    scheduler = Scheduler(settings.batch_work, settings.queue_requests, settings.queue_bytes)
+    scheduler = Scheduler(
+        settings.batch_work, settings.batch_seconds, settings.queue_requests, settings.queue_bytes
+    )
     return Service(settings, registry, Runner(scheduler, metrics), metrics)
 
 
-def build_app(service: Service) -> FastAPI:
+def build_app(service: Service) -> Front:
     """The application; models load in a thread of their own once it starts."""
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         loader = threading.Thread(target=service.registry.load_all, name="loader", daemon=True)
         loader.start()
         yield
@@ -55,9 +58,7 @@ def build_app(service: Service) -> FastAPI:
         summary="Dropout-trained PyTorch models that say how sure they are.",
         lifespan=lifespan,
     )
-    app.state.service = service
     for module in (predict, evaluate, models, health):
         app.include_router(module.router)
     errors.install(app)
-    app.add_middleware(RequestScope, service=service)
-    return app
+    return Front(app, service, {"/predict": predict.predict, "/eval": evaluate.evaluate})

@@ -14,8 +14,9 @@ import orjson
 from fastapi import Request, Response
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from starlette.requests import ClientDisconnect
 
+from service.api.npz import npz
+from service.api.scope import header
 from service.errors import InvalidInput, LimitExceeded, MalformedBody, UnsupportedMedia
 from service.registry.inputs import array_from_lists, conform
 from service.registry.manifest import InputSpec
@@ -57,7 +58,8 @@ async def read_request(
         MalformedBody: not JSON, not an object, or not .npy.
         InvalidInput: a field that is unknown or does not fit.
     """
-    kind = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    kind = header(request, b"content-type")
+    kind = JSON if kind is None else kind.partition(";")[0].strip().lower()
     if kind not in (JSON, NPY):
         raise UnsupportedMedia(
             f"bodies of {kind or 'no type'} are not read here; send Content-Type: {JSON} or {NPY}",
@@ -65,8 +67,8 @@ async def read_request(
             expected=[JSON, NPY],
             received=kind,
         )
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
+    encoding = header(request, b"content-encoding")
+    if encoding not in (None, "identity"):
         raise UnsupportedMedia(
             f"bodies with Content-Encoding: {encoding} are not read here; send them as they are",
             field="Content-Encoding",
@@ -76,7 +78,7 @@ async def read_request(
     if kind == NPY:
         array = read_npy(body)
         return check(schema, _query_fields(request, schema)), RawInputs(array)
-    if request.query_params:
+    if request.scope["query_string"] and request.query_params:
         unexpected = next(iter(request.query_params))
         raise InvalidInput(
             f"`{unexpected}` stands in the query; with a JSON body every field stands in the body",
@@ -87,7 +89,7 @@ async def read_request(
     return check(schema, fields, strict=True), RawInputs(inputs)
 
 
-async def _read_body(request: Request, limit_bytes: int) -> bytes:
+async def _read_body(request: Request, limit_bytes: int) -> bytearray:
     def too_large(size: str) -> LimitExceeded:
         return LimitExceeded(
             f"the body has {size} bytes; the limit is {limit_bytes} (CANDOR_MAX_BODY_BYTES)",
@@ -95,23 +97,24 @@ async def _read_body(request: Request, limit_bytes: int) -> bytes:
             expected=limit_bytes,
         )
 
-    announced = request.headers.get("content-length", "")
+    announced = header(request, b"content-length") or ""
     if announced.isdigit() and int(announced) > limit_bytes:
         raise too_large(announced)
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async for part in request.stream():
-            size += len(part)
-            if size > limit_bytes:
-                raise too_large(f"over {limit_bytes}")
-            parts.append(part)
-    except ClientDisconnect:
-        raise MalformedBody("the client left before its body was complete") from None
-    return b"".join(parts)
+    # Writable, so that an array over it need not be copied to become a tensor.
+    body = bytearray()
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise MalformedBody("the client left before its body was complete")
+        part, more = message.get("body", b""), message.get("more_body", False)
+        if len(body) + len(part) > limit_bytes:
+            raise too_large(f"over {limit_bytes}")
+        body += part
+    return body
 
 
-def _read_json(body: bytes) -> dict[str, Any]:
+def _read_json(body: bytearray) -> dict[str, Any]:
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -125,7 +128,7 @@ def _read_json(body: bytes) -> dict[str, Any]:
     return content
 
 
-def _read_json_with_nan(body: bytes, error: Exception) -> Any:
+def _read_json_with_nan(body: bytearray, error: Exception) -> Any:
     # Python's own json writes NaN and Infinity; such a body gets the error that names the index.
     try:
         return json.loads(body)
@@ -133,7 +136,7 @@ def _read_json_with_nan(body: bytes, error: Exception) -> Any:
         raise MalformedBody(f"the body is not JSON: {error}") from None
 
 
-def read_npy(body: bytes) -> NDArray[Any]:
+def read_npy(body: bytes | bytearray) -> NDArray[Any]:
     """An array from the bytes of a .npy file, without copying and without trusting its header.
 
     Raises:
@@ -229,7 +232,7 @@ def _listed(expected: Any) -> str:
 
 def wants_npz(request: Request) -> bool:
     """Whether the client asked for arrays instead of JSON."""
-    return NPZ in request.headers.get("accept", "")
+    return NPZ in (header(request, b"accept") or "")
 
 
 def write_json(content: Mapping[str, Any]) -> Response:
@@ -239,7 +242,5 @@ def write_json(content: Mapping[str, Any]) -> Response:
 
 def write_npz(content: Mapping[str, Any]) -> Response:
     """Every field that is not null as an array of its name; single values have no dimension."""
-    stream = io.BytesIO()
     arrays = {name: np.asarray(value) for name, value in content.items() if value is not None}
-    np.savez(stream, allow_pickle=False, **arrays)
-    return Response(stream.getvalue(), media_type=NPZ)
+    return Response(npz(arrays), media_type=NPZ)

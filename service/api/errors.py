@@ -12,10 +12,11 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from service import errors
-from service.api.scope import REQUEST_ID_HEADER, request_id, service_of
+from service.api.scope import request_id, service_of
 
 log = logging.getLogger(__name__)
 
+# 499 is what nginx notes of a client that left; nobody is there to read it but the metrics.
 STATUS: dict[type[errors.CandorError], int] = {
     errors.MalformedBody: 400,
     errors.ModelNotFound: 404,
@@ -23,6 +24,7 @@ STATUS: dict[type[errors.CandorError], int] = {
     errors.UnsupportedMedia: 415,
     errors.InvalidInput: 422,
     errors.QueueFull: 429,
+    errors.ClientLeft: 499,
     errors.EngineFailure: 500,
     errors.ModelNotReady: 503,
     errors.ModelBroken: 503,
@@ -35,6 +37,7 @@ _REASONS: dict[type[errors.CandorError], str] = {
     errors.QueueFull: "queue_full",
     errors.ModelNotReady: "not_ready",
     errors.DeadlineExceeded: "deadline",
+    errors.ClientLeft: "client_left",
     errors.InvalidInput: "invalid",
 }
 """The label `reason` of candor_rejected_total."""
@@ -43,10 +46,22 @@ _DEFAULT_RETRY_AFTER_S = 1.0
 
 
 def install(app: FastAPI) -> None:
-    """Answer every exception as a problem."""
-    app.add_exception_handler(errors.CandorError, _candor_error)
-    app.add_exception_handler(HTTPException, _http_exception)
-    app.add_exception_handler(Exception, _bug)
+    """Have FastAPI answer every exception as a problem."""
+
+    async def handle(request: Request, error: Exception) -> Response:
+        return answer(request, error)
+
+    for kind in (errors.CandorError, HTTPException, Exception):
+        app.add_exception_handler(kind, handle)
+
+
+def answer(request: Request, error: Exception) -> Response:
+    """The answer to a request that ended in `error`; an error nobody raised on purpose is a bug."""
+    if isinstance(error, errors.CandorError):
+        return _candor_error(request, error)
+    if isinstance(error, HTTPException):
+        return _http_exception(request, error)
+    return _bug(request, error)
 
 
 def problem(request: Request, status: int, title: str, detail: str, **members: Any) -> Response:
@@ -61,21 +76,14 @@ def problem(request: Request, status: int, title: str, detail: str, **members: A
         **{key: value for key, value in members.items() if value is not None},
         "request_id": request_id(request),
     }
-    return Response(
-        orjson.dumps(body, default=str),
-        status,
-        # A bug's answer is made outside the middleware that sets this header on all others.
-        headers={REQUEST_ID_HEADER: body["request_id"]},
-        media_type="application/problem+json",
-    )
+    return Response(orjson.dumps(body, default=str), status, media_type="application/problem+json")
 
 
 def _lookup(table: dict[type[errors.CandorError], Any], error: errors.CandorError) -> Any:
     return next((table[kind] for kind in type(error).__mro__ if kind in table), None)
 
 
-def _candor_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, errors.CandorError)
+def _candor_error(request: Request, error: errors.CandorError) -> Response:
     status: int = _lookup(STATUS, error)
     reason = _lookup(_REASONS, error)
     if reason is not None:
@@ -95,8 +103,7 @@ def _candor_error(request: Request, error: Exception) -> Response:
     return response
 
 
-def _http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+def _http_exception(request: Request, error: HTTPException) -> Response:
     phrase = http.HTTPStatus(error.status_code).phrase
     detail = str(error.detail)
     if detail == phrase:

@@ -9,7 +9,7 @@ from service.api.answers import write
 from service.api.bodies import read_request
 from service.api.documentation import describe
 from service.api.limits import check_work, timeout_s
-from service.api.scope import served_by, service_of
+from service.api.scope import client_left, served_by, service_of
 from service.schemas import EvalAnswer, EvalRequest
 
 router = APIRouter()
@@ -25,6 +25,10 @@ async def evaluate(request: Request) -> Response:
     inputs = raw.batch(model.manifest.input)
     check_work(request, len(inputs), 1)
     fields = await service.runner.submit(
-        model, torch.from_numpy(inputs), None, timeout_s=timeout_s(request)
+        model,
+        torch.from_numpy(inputs),
+        None,
+        timeout_s=timeout_s(request),
+        left=lambda: client_left(request),
     )
     return write(request, model, fields, {})

@@ -6,10 +6,11 @@ import math
 
 from fastapi import Request
 
-from service.api.scope import service_of
+from service.api.scope import header, service_of
 from service.errors import InvalidInput, LimitExceeded
 
 TIMEOUT_HEADER = "X-Request-Timeout"
+_TIMEOUT = TIMEOUT_HEADER.lower().encode()
 
 
 def check_work(request: Request, rows: int, passes: int, passes_field: str = "passes") -> None:
@@ -42,18 +43,18 @@ def timeout_s(request: Request) -> float:
         InvalidInput: the header is no positive number.
     """
     longest = service_of(request).settings.request_timeout_s
-    header = request.headers.get(TIMEOUT_HEADER)
-    if header is None:
+    given = header(request, _TIMEOUT)
+    if given is None:
         return longest
     try:
-        wanted = float(header)
+        wanted = float(given)
     except ValueError:
         wanted = math.nan
     if not wanted > 0:
         raise InvalidInput(
-            f"`{TIMEOUT_HEADER}` is {header!r}; expected a positive number of seconds",
+            f"`{TIMEOUT_HEADER}` is {given!r}; expected a positive number of seconds",
             field=TIMEOUT_HEADER,
             expected="a positive number of seconds",
-            received=header,
+            received=given,
         )
     return min(wanted, longest)

@@ -12,9 +12,9 @@ from service.api.answers import UNCALIBRATED, select, write
 from service.api.bodies import read_request
 from service.api.documentation import describe
 from service.api.limits import check_work, timeout_s
-from service.api.scope import Service, served_by, service_of
+from service.api.scope import client_left, served_by, service_of
 from service.errors import InvalidInput
-from service.inference.prediction import FIELDS, Fields
+from service.inference.prediction import Fields
 from service.inference.statistics import SUMMARY_FIELDS
 from service.registry.manifest import Manifest
 from service.schemas import PredictAnswer, PredictRequest
@@ -23,7 +23,6 @@ from service.types import SamplePlan
 router = APIRouter()
 
 DEFAULT_FIELDS = (*SUMMARY_FIELDS, *UNCALIBRATED)
-_OBSERVED = ("predictive_entropy", "mutual_information", "variance")
 
 
 @router.post("/predict", **describe(PredictRequest, PredictAnswer))
@@ -41,10 +40,10 @@ async def predict(request: Request) -> Response:
         model,
         torch.from_numpy(inputs),
         plan,
-        {*wanted, *_OBSERVED} & set(FIELDS),
+        wanted,
         timeout_s=timeout_s(request),
+        left=lambda: client_left(request),
     )
-    _observe(service, model.ref.name, fields)
     return write(request, model, select(fields, wanted), head(plan, fields))
 
 
@@ -71,12 +70,3 @@ def head(plan: SamplePlan, fields: Fields) -> dict[str, Any]:
     """What stands before the fields: how often and from where was drawn."""
     passes = plan.passes if plan.tolerance is None else fields["passes"]
     return {"passes": passes, "seed": plan.seed}
-
-
-def _observe(service: Service, model: str, fields: Fields) -> None:
-    for measure in _OBSERVED:
-        values = fields.get(measure)
-        if values is not None:
-            # Of a dense output the mean of its places, so that each row counts once.
-            per_row = values.reshape(len(values), -1).mean(axis=1)
-            service.metrics.uncertainty.observe(model, measure, per_row)

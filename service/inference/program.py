@@ -41,6 +41,8 @@ class Program:
         prefix_dtype: likewise of the prefix.
     """
 
+    groups_together = True
+
     def __init__(
         self,
         prefix: fx.GraphModule,

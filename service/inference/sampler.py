@@ -266,6 +266,8 @@ class Batch:
         fitting = self._sampler.row_passes_at_once(self._inputs)
         for rows, groups in by_size.items():
             together = max(1, min(kept // rows, fitting // (rows * passes)))
+            if not self._way.groups_together:
+                together = 1
             for start in range(0, len(groups), together):
                 yield groups[start : start + together]
 

@@ -46,6 +46,9 @@ PLAIN = (Strategy.REPEATED_BATCH, Strategy.PASS_BY_PASS, Strategy.ROW_BY_ROW)
 class Way(Protocol):
     """Something that runs passes: a `Program`, or the network itself."""
 
+    groups_together: bool
+    """Whether groups of several seeds run as one, or one after the other anyway."""
+
     def open(self, inputs: Tensor) -> Boundary:
         """What can be computed of inputs [B, D...] before any noise is known."""
         ...
@@ -122,6 +125,8 @@ class Plain:
         dropping: what drops out in it.
         strategy: one of `PLAIN`.
     """
+
+    groups_together = False
 
     def __init__(self, network: nn.Module, dropping: Dropping, strategy: Strategy) -> None:
         self._network, self._dropping, self._strategy = network, dropping, strategy

@@ -51,6 +51,8 @@ def conform(array: NDArray[Any], spec: InputSpec) -> NDArray[Any]:
     """
     _check_shape(array.shape, spec)
     wanted = np.dtype(spec.dtype)
+    if array.dtype.kind in "iufb" and wanted.kind == "f":
+        return _as_float(array, wanted)
     if array.dtype.kind not in "iufb":
         raise InvalidInput(
             f"`inputs` holds {array.dtype}; expected numbers that fit {spec.dtype}",
@@ -60,7 +62,6 @@ def conform(array: NDArray[Any], spec: InputSpec) -> NDArray[Any]:
         )
     if array.dtype.kind == "f":
         _refuse(~np.isfinite(array), array, "a finite number")
-    if wanted.kind in "iub" and array.dtype.kind == "f":
         _refuse(array != np.floor(array), array, f"a whole number ({spec.dtype})")
     if wanted.kind in "iu" and array.dtype.kind in "iuf":
         limits = np.iinfo(wanted)
@@ -71,10 +72,17 @@ def conform(array: NDArray[Any], spec: InputSpec) -> NDArray[Any]:
         _refuse(beyond, array, f"{limits.min} to {limits.max} ({spec.dtype})")
     if wanted.kind == "b" and array.dtype.kind != "b":
         _refuse((array != 0) & (array != 1), array, "true or false")
+    return np.ascontiguousarray(array, dtype=wanted)
+
+
+def _as_float(array: NDArray[Any], wanted: np.dtype[Any]) -> NDArray[Any]:
+    # What is not finite stays so and what does not fit becomes so: one look at the cast sees both.
     with np.errstate(over="ignore"):
-        cast = np.ascontiguousarray(array, dtype=wanted.newbyteorder("="))
-    if wanted.kind == "f":
-        _refuse(~np.isfinite(cast), array, f"a number that fits {spec.dtype}")
+        cast = np.ascontiguousarray(array, dtype=wanted)
+    if not np.isfinite(cast).all():
+        if array.dtype.kind == "f":
+            _refuse(~np.isfinite(array), array, "a finite number")
+        _refuse(~np.isfinite(cast), array, f"a number that fits {wanted.name}")
     return cast
 
 

@@ -163,7 +163,9 @@ class Registry:
             number = model.default_version
             if number is None:
                 raise self._not_ready(model)
-        version = self.version(model.name, number)
+            version = model.versions[number]
+        else:
+            version = self.version(model.name, number)
         if version.model is None:
             raise self._not_ready(model, version)
         return version.model

@@ -7,17 +7,19 @@ the engine is idle, a request starts in the same turn of the event loop that bro
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor
 
-from service.errors import DeadlineExceeded, EngineFailure, ModelNotReady
-from service.inference.prediction import EVALUATION_FIELDS, Fields, Request
+from service.errors import ClientLeft, DeadlineExceeded, EngineFailure, ModelNotReady
+from service.inference.prediction import EVALUATION_FIELDS, FIELDS, Fields, Request
 from service.metrics import Metrics
 from service.registry.loading import LoadedModel
 from service.scheduling.scheduler import Scheduler
@@ -27,6 +29,15 @@ from service.types import SamplePlan
 log = logging.getLogger(__name__)
 
 _DRAINING_RETRY_S = 1.0
+
+_ATTEND_AFTER_S = 0.1
+"""A request that waits longer has its client and its deadline watched, which costs a task.
+
+Most are answered sooner; a client that leaves is noticed no earlier than this.
+"""
+
+_OBSERVED = frozenset({"predictive_entropy", "mutual_information", "variance"})
+"""Computed of every prediction, asked for or not, for `candor_uncertainty`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +49,11 @@ class _Job:
     plan: SamplePlan | None
     fields: frozenset[str]
     answer: asyncio.Future[Fields]
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody still waits for the answer. Any thread may ask."""
+        return not self.answer.done()
 
 
 class Runner:
@@ -67,6 +83,7 @@ class Runner:
         fields: Collection[str] = EVALUATION_FIELDS,
         *,
         timeout_s: float,
+        left: Callable[[], Awaitable[object]] | None = None,
     ) -> Fields:
         """Queue a request and wait for its answer.
 
@@ -74,13 +91,15 @@ class Runner:
             model: that serves it.
             inputs: [B, D...], checked.
             plan: None for a deterministic pass.
-            fields: wanted of a prediction.
+            fields: wanted of a prediction; the answer may hold more.
             timeout_s: seconds until it is given up.
+            left: returns once nobody waits for the answer any more.
 
         Raises:
             QueueFull: too much waits.
             ModelNotReady: the server is draining.
             DeadlineExceeded: `timeout_s` passed.
+            ClientLeft: `left` returned.
             EngineFailure: the model raised on it.
         """
         if self.draining:
@@ -88,24 +107,22 @@ class Runner:
                 "the server is shutting down and takes no new requests",
                 retry_after_s=_DRAINING_RETRY_S,
             )
+        loop = asyncio.get_running_loop()
         number = next(self._numbers)
         work = self._work(number, model, inputs, plan)
         self._scheduler.add(work)
-        answer: asyncio.Future[Fields] = asyncio.get_running_loop().create_future()
-        self._jobs[number] = _Job(model, inputs, plan, frozenset(fields), answer)
-        self._started(work)
+        answer: asyncio.Future[Fields] = loop.create_future()
+        computed = _OBSERVED.union(fields).intersection(FIELDS)
+        self._jobs[number] = _Job(model, inputs, plan, computed, answer)
+        self._started()
+        attendant = _Attendant(loop, answer, timeout_s, left)
         try:
-            async with asyncio.timeout(timeout_s):
-                return await answer
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"no answer within {timeout_s:g} seconds; send fewer rows or passes, or allow more "
-                "time"
-            ) from None
+            return await answer
         finally:
+            attendant.dismiss()
             self._scheduler.cancel(number)
             self._jobs.pop(number, None)
-            self._finished(work)
+            self._finished()
 
     async def drain(self, timeout_s: float) -> bool:
         """Take no new work and wait until all that was accepted is answered; whether it was."""
@@ -125,7 +142,7 @@ class Runner:
         self, number: int, model: LoadedModel, inputs: Tensor, plan: SamplePlan | None
     ) -> Work:
         # A deterministic pass runs alone: its answer is that of this very batch, bit for bit.
-        together = (model.ref, plan, inputs.shape[1:]) if plan else number
+        together = (model.ref, plan.masks, inputs.shape[1:]) if plan else None
         return Work(
             number,
             model.ref.name,
@@ -136,18 +153,16 @@ class Runner:
             queued_s=time.monotonic(),
         )
 
-    def _started(self, work: Work) -> None:
+    def _started(self) -> None:
         self._unfinished += 1
         self._idle.clear()
-        self._metrics.queue_depth.labels(work.model).set(self._scheduler.depth(work.model))
         if not self._busy and not self._wake_planned:
             # At the end of this turn, so that requests of one turn share a step.
             self._wake_planned = True
             asyncio.get_running_loop().call_soon(self._wake)
 
-    def _finished(self, work: Work) -> None:
+    def _finished(self) -> None:
         self._unfinished -= 1
-        self._metrics.queue_depth.labels(work.model).set(self._scheduler.depth(work.model))
         if self._unfinished == 0:
             self._idle.set()
 
@@ -166,40 +181,116 @@ class Runner:
 
     def _deliver(self, step: Step, jobs: list[_Job], done: asyncio.Future[list[_Outcome]]) -> None:
         self._busy = False
-        if not done.cancelled():
-            outcomes = done.result()
-            self._observe_end(step, jobs, outcomes)
-            for job, outcome in zip(jobs, outcomes, strict=True):
-                # The client may have left, or its deadline passed, meanwhile.
-                if job.answer.done():
-                    continue
-                if outcome.fields is not None:
-                    job.answer.set_result(outcome.fields)
-                else:
-                    job.answer.set_exception(outcome.error or EngineFailure("no answer"))
+        if done.cancelled():
+            return
+        outcomes = done.result()
+        self._scheduler.finish(step, sum(outcome.seconds for outcome in outcomes))
+        # The engine goes on before anybody is told: answers are written while it computes.
         self._wake()
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            # The client may have left, or its deadline passed, meanwhile.
+            if job.answer.done():
+                continue
+            if outcome.fields is not None:
+                job.answer.set_result(outcome.fields)
+            else:
+                job.answer.set_exception(outcome.error or EngineFailure("no answer"))
+        self._observe_end(step, jobs, outcomes)
 
     def _observe_start(self, step: Step) -> None:
         now = time.monotonic()
         model = step.works[0].model
-        self._metrics.batch_rows.labels(model).observe(step.rows)
+        metrics = self._metrics.of(model)
+        # Read when somebody looks, instead of set whenever a request comes or goes.
+        metrics.queue_depth.set_function(functools.partial(self._scheduler.depth, model))
+        metrics.batch_rows.observe(step.rows)
         for work in step.works:
-            self._metrics.queue_seconds.labels(model).observe(now - work.queued_s)
+            metrics.queue_seconds.observe(now - work.queued_s)
 
     def _observe_end(self, step: Step, jobs: list[_Job], outcomes: list[_Outcome]) -> None:
         if jobs[0].plan is None:
             return
         model = step.works[0].model
-        self._metrics.sampling_seconds.labels(model).observe(sum(o.seconds for o in outcomes))
-        passes = [o.fields["passes"] for o in outcomes if o.fields is not None]
-        self._metrics.passes_total.labels(model).inc(
-            sum(int(p.sum()) for p in passes if p is not None)
-        )
+        metrics = self._metrics.of(model)
+        metrics.sampling_seconds.observe(sum(o.seconds for o in outcomes))
+        answered: list[Fields] = []
+        for outcome in outcomes:
+            if outcome.fields is not None:
+                answered.append(outcome.fields)
+                metrics.passes_total.inc(_passes_of(outcome.fields))
+        for measure in _OBSERVED:
+            # Of a dense output the mean of its places, so that each row counts once.
+            values = [
+                found.reshape(len(found), -1).mean(axis=1)
+                for fields in answered
+                if (found := fields.get(measure)) is not None
+            ]
+            if values:
+                self._metrics.uncertainty.observe(model, measure, np.concatenate(values))
+
+
+def _passes_of(fields: Fields) -> int:
+    """Rows × passes that an answer took."""
+    passes_B = fields["passes"]
+    return 0 if passes_B is None else int(passes_B.sum())
+
+
+class _Attendant:
+    """Ends the wait for an answer when its deadline passes or its client leaves.
+
+    Args:
+        loop: the running one.
+        answer: gets the error.
+        timeout_s: seconds from now to the deadline.
+        left: returns once nobody waits any more; None where that cannot be known.
+    """
+
+    __slots__ = ("_answer", "_left", "_task", "_timeout_s", "_timer", "_until_s")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        answer: asyncio.Future[Fields],
+        timeout_s: float,
+        left: Callable[[], Awaitable[object]] | None,
+    ) -> None:
+        self._answer = answer
+        self._timeout_s = timeout_s
+        self._until_s = loop.time() + timeout_s
+        self._left = left
+        self._task: asyncio.Task[None] | None = None
+        self._timer = loop.call_later(min(_ATTEND_AFTER_S, timeout_s), self._begin)
+
+    def dismiss(self) -> None:
+        """The wait is over."""
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _begin(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._attend())
+
+    async def _attend(self) -> None:
+        error: Exception
+        try:
+            async with asyncio.timeout_at(self._until_s):
+                await (self._left() if self._left is not None else asyncio.Event().wait())
+            error = ClientLeft("the client closed its connection before the answer was there")
+        except TimeoutError:
+            error = DeadlineExceeded(
+                f"no answer within {self._timeout_s:g} seconds; send fewer rows or passes, or "
+                "allow more time"
+            )
+        if not self._answer.done():
+            self._answer.set_exception(error)
 
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """An answer or why there is none, and its share of the engine's time in seconds."""
+    """An answer or why there is none, and its share of the engine's time in seconds.
+
+    There is neither where nobody waits for the answer any more.
+    """
 
     fields: Fields | None
     error: Exception | None
@@ -226,7 +317,6 @@ def _compute(jobs: list[_Job]) -> list[_Outcome]:
 def _compute_together(jobs: list[_Job]) -> list[Fields | None]:
     first = jobs[0]
     if first.plan is None:
-        return [first.model.evaluate(first.inputs)]
+        return [first.model.evaluate(first.inputs) if first.wanted else None]
     requests = [Request(job.inputs, job.plan, job.fields) for job in jobs if job.plan]
-    # Another thread's futures may be asked whether they are done, and nothing else.
-    return first.model.predict(requests, lambda number: not jobs[number].answer.done())
+    return first.model.predict(requests, lambda number: jobs[number].wanted)

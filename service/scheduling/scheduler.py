@@ -2,30 +2,73 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
+from dataclasses import dataclass
 
 from service.errors import QueueFull
 from service.scheduling.work import Step, Work
 
 _RETRY_AFTER_S = 1.0
 
+_KEPT = 0.8
+"""Share of what was measured before that still counts after another step."""
 
-class Scheduler:
-    """Takes models in turn; of a model, the oldest work and all that may run with it.
+
+@dataclass(slots=True)
+class _Account:
+    """What is known of a model.
 
     Args:
-        batch_cost: rows × passes of a step; a single work above it gets a step of its own.
+        served_s: engine seconds it had; or, where it had fewer while nothing of it waited, those
+            of the model that had the turn when it came back.
+        measured_s: of its steps, the older the less they count.
+        measured_cost: rows × passes of the same steps, forgotten alike.
+    """
+
+    served_s: float = 0.0
+    measured_s: float = 0.0
+    measured_cost: float = 0.0
+
+    def learn(self, cost: int, seconds: float) -> None:
+        # Sums, not a mean of rates: a small step, most of it overhead, weighs little.
+        self.measured_s = _KEPT * self.measured_s + seconds
+        self.measured_cost = _KEPT * self.measured_cost + cost
+
+    def cost_within(self, seconds: float) -> float:
+        """Rows × passes that take so long; no limit before the first step."""
+        if self.measured_s <= 0:
+            return math.inf
+        return seconds * self.measured_cost / self.measured_s
+
+
+class Scheduler:
+    """Takes the model that had the least of the engine; of it, the oldest work and what fits.
+
+    The engine's time is shared, not its turns: of two models that always wait, one is never ahead
+    of the other by more than one step, whatever their requests cost. A model of which nothing
+    waited saves nothing up meanwhile.
+
+    Works of one batch key keep their order: a step ends before the first that does not fit.
+
+    Args:
+        batch_cost: rows × passes of a step at most.
+        batch_s: seconds that a step should take at most, by what the model's rows × passes took
+            before. A single work above either gets a step of its own.
         max_works: that may wait; one more is refused.
         max_bytes: of inputs that may wait; but a work always fits an empty queue.
     """
 
-    def __init__(self, batch_cost: int, max_works: int, max_bytes: int) -> None:
+    def __init__(self, batch_cost: int, batch_s: float, max_works: int, max_bytes: int) -> None:
         self._batch_cost = batch_cost
+        self._batch_s = batch_s
         self._max_works = max_works
         self._max_bytes = max_bytes
         self._queues: OrderedDict[str, OrderedDict[int, Work]] = OrderedDict()
         self._models: dict[int, str] = {}
         self._bytes = 0
+        self._accounts: dict[str, _Account] = {}
+        self._turn_s = 0.0
 
     def __len__(self) -> int:
         return len(self._models)
@@ -51,7 +94,12 @@ class Scheduler:
                 f"the limit of {self._max_bytes} (CANDOR_QUEUE_BYTES)",
                 retry_after_s=_RETRY_AFTER_S,
             )
-        self._queues.setdefault(work.model, OrderedDict())[work.number] = work
+        queue = self._queues.get(work.model)
+        if queue is None:
+            queue = self._queues[work.model] = OrderedDict()
+            account = self._accounts.setdefault(work.model, _Account())
+            account.served_s = max(account.served_s, self._turn_s)
+        queue[work.number] = work
         self._models[work.number] = work.model
         self._bytes += work.size_bytes
 
@@ -67,18 +115,39 @@ class Scheduler:
         """The next step, taken off the queue; None where nothing waits."""
         if not self._queues:
             return None
-        model, queue = next(iter(self._queues.items()))
-        first, *others = queue.values()
-        chosen, cost = [first], first.cost
-        for work in others:
-            if work.batch_key == first.batch_key and cost + work.cost <= self._batch_cost:
-                chosen.append(work)
-                cost += work.cost
+        model = min(self._queues, key=lambda name: self._accounts[name].served_s)
+        account = self._accounts[model]
+        self._turn_s = account.served_s
+        room = min(self._batch_cost, account.cost_within(self._batch_s))
+        chosen = self._fill(list(self._queues[model].values()), room)
         for work in chosen:
             self._take(work)
         if model in self._queues:
+            # Models that had equally much, as at the start, take turns.
             self._queues.move_to_end(model)
         return Step(tuple(chosen))
+
+    def finish(self, step: Step, seconds: float) -> None:
+        """Note how long the engine took for a step."""
+        first = step.works[0]
+        account = self._accounts[first.model]
+        account.served_s += seconds
+        if first.batch_key is not None:
+            account.learn(step.cost, seconds)
+
+    @staticmethod
+    def _fill(waiting: list[Work], room: float) -> list[Work]:
+        first = waiting[0]
+        chosen, cost = [first], first.cost
+        if first.batch_key is None:
+            return chosen
+        for work in waiting[1:]:
+            if work.batch_key == first.batch_key:
+                cost += work.cost
+                if cost > room:
+                    break
+                chosen.append(work)
+        return chosen
 
     def _take(self, work: Work) -> None:
         queue = self._queues[work.model]

@@ -12,8 +12,8 @@ class Work:
 
     Args:
         number: unique.
-        model: its model's name; models take turns.
-        batch_key: works of equal keys may run in one batch.
+        model: its model's name; models share the engine's time.
+        batch_key: works of equal keys may run in one batch; None runs alone.
         rows: B.
         passes: T; 1 for a deterministic pass.
         size_bytes: of its inputs.
@@ -22,7 +22,7 @@ class Work:
 
     number: int
     model: str
-    batch_key: Hashable
+    batch_key: Hashable | None
     rows: int
     passes: int
     size_bytes: int
@@ -43,3 +43,8 @@ class Step:
     @property
     def rows(self) -> int:
         return sum(work.rows for work in self.works)
+
+    @property
+    def cost(self) -> int:
+        """Rows × passes of all works."""
+        return sum(work.cost for work in self.works)

@@ -19,7 +19,7 @@ def test_a_bug_is_a_problem_with_an_id_that_stands_in_the_log(
     service = build_service(load_settings({"models": tmp_path}, environment={}))
     app = build_app(service)
 
-    @app.get("/bug")
+    @app.app.get("/bug")
     async def bug() -> None:
         raise KeyError("a secret")
 

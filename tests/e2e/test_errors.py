@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -184,14 +186,13 @@ def test_an_input_the_model_fails_on_spares_its_neighbours_in_the_batch(odd: Ser
 
 def test_a_full_queue_refuses_exactly_the_excess(odd: Server) -> None:
     def ask(seed: int) -> httpx.Response:
-        # Other seeds cannot share a batch, so each occupies the engine alone.
         return odd.post("/predict", {"model": "slow", "inputs": [[300]], "seed": seed})
 
     with ThreadPoolExecutor(20) as pool:
         responses = list(pool.map(ask, range(20)))
     refused = [r for r in responses if r.status_code == 429]
     assert {r.status_code for r in responses} == {200, 429}
-    # 8 may wait beside the one that runs; a few more are let in as those before them finish.
+    # 8 may wait beside what runs; a few more are let in as those before them finish.
     assert 1 <= len(refused) <= 11
     assert all(int(r.headers["Retry-After"]) >= 1 for r in refused)
     assert "CANDOR_QUEUE_REQUESTS" in refused[0].json()["detail"]
@@ -207,3 +208,59 @@ def test_a_deadline_is_kept_and_the_next_request_is_served(odd: Server) -> None:
     wrong = odd.post("/predict", GOOD, headers={"X-Request-Timeout": "soon"})
     assert wrong.status_code == 422
     assert wrong.json()["field"] == "X-Request-Timeout"
+
+
+def _rejected(server: Server, reason: str) -> float:
+    name = f'candor_rejected_total{{reason="{reason}"}} '
+    lines = server.get("/metrics").text.splitlines()
+    return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
+
+
+def test_a_request_that_waits_is_given_up_at_its_deadline_not_when_the_engine_is_free(
+    odd: Server,
+) -> None:
+    before = _rejected(odd, "deadline")
+    with ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(odd.post, "/predict", {"model": "slow", "inputs": [[1500]]})
+        time.sleep(0.2)
+        for timeout_s in (0.05, 0.3):  # before and after its client is watched
+            late = odd.post("/predict", GOOD, headers={"X-Request-Timeout": str(timeout_s)})
+            assert late.status_code == 504
+            assert late.elapsed.total_seconds() < timeout_s + 0.3
+            assert not busy.done()
+        assert busy.result().status_code == 200
+    assert _rejected(odd, "deadline") == before + 2
+
+
+def _send_and_leave(url: str, body: dict[str, Any], after_s: float) -> None:
+    content = json.dumps(body).encode()
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n" % len(content) + content
+        )
+        time.sleep(after_s)
+
+
+def test_what_waits_for_a_client_that_left_is_dropped_and_counted(odd: Server) -> None:
+    before = _rejected(odd, "client_left")
+    batches = _batches(odd, "fragile")
+    with ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(odd.post, "/predict", {"model": "slow", "inputs": [[1500]]})
+        time.sleep(0.2)
+        _send_and_leave(odd.url, {"model": "fragile", "inputs": [[1.0]]}, after_s=0.1)
+        deadline = time.monotonic() + 5.0
+        while _rejected(odd, "client_left") == before and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not busy.done(), "the client's leaving should not wait for the engine"
+        assert busy.result().status_code == 200
+    assert _rejected(odd, "client_left") == before + 1
+    assert odd.post("/predict", GOOD).status_code == 200
+    assert _batches(odd, "fragile") == batches, "nobody waited for it, so it should not have run"
+
+
+def _batches(server: Server, model: str) -> float:
+    name = f'candor_batch_rows_count{{model="{model}"}} '
+    lines = server.get("/metrics").text.splitlines()
+    return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))

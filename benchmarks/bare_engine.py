@@ -1,0 +1,67 @@
+"""Scheduler and engine without HTTP, in a process of its own, as the server has them.
+
+Reads `CONNECTIONS SECONDS` lines, writes the requests a second of each: see `benchmarks.service`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.servers import write_repository
+from service.api.predict import DEFAULT_FIELDS
+from service.inference.devices import resources
+from service.metrics import Metrics
+from service.registry.loading import LoadedModel
+from service.registry.registry import Registry
+from service.scheduling.runner import Runner
+from service.scheduling.scheduler import Scheduler
+from service.settings import Settings
+
+ROWS = 256
+_TIMEOUT_S = 600.0
+
+
+async def press(model: LoadedModel, runner: Runner, connections: int, seconds: float) -> float:
+    """Requests of `ROWS` rows a second, so many at a time."""
+    inputs = torch.randn(ROWS, 60, generator=torch.Generator().manual_seed(0))
+    plan = model.manifest.plan_for()
+    started = time.perf_counter()
+
+    async def one() -> int:
+        done = 0
+        while time.perf_counter() < started + seconds:
+            await runner.submit(model, inputs, plan, DEFAULT_FIELDS, timeout_s=_TIMEOUT_S)
+            done += 1
+        return done
+
+    done = sum(await asyncio.gather(*(one() for _ in range(connections))))
+    return done / (time.perf_counter() - started)
+
+
+def main() -> None:
+    """Answer each line until there are no more."""
+    settings = Settings()
+    with tempfile.TemporaryDirectory() as folder:
+        write_repository(Path(folder))
+        registry = Registry(Path(folder), resources(settings))
+        registry.scan()
+        registry.load_all()
+    model = registry.resolve("mlp", None)
+    scheduler = Scheduler(
+        settings.batch_work, settings.batch_seconds, settings.queue_requests, settings.queue_bytes
+    )
+    runner = Runner(scheduler, Metrics())
+    for line in sys.stdin:
+        connections, seconds = line.split()
+        print(asyncio.run(press(model, runner, int(connections), float(seconds))), flush=True)
+    runner.close()
+
+
+if __name__ == "__main__":
+    main()

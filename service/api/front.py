@@ -1,0 +1,102 @@
+"""What every request meets first: its id, its measurement, and the short way to its endpoint.
+
+FastAPI describes every route in `/openapi.json`, and serves all but those that carry the load.
+Between the socket and an endpoint it has seven layers and a solver of dependencies, which cost
+several times what reading and answering a request of one row does. The endpoints given here as
+`direct` take the request as it is and need none of that.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+from fastapi import FastAPI, Request, Response
+from starlette.types import Message, Receive, Scope, Send
+
+from service.api import errors
+from service.api.scope import Service
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+_REQUEST_ID_HEADER = b"x-request-id"
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_REQUEST_ID_BITS = 128
+
+# Seeded by the operating system once. Asking it for each request (uuid4) is a system call that
+# lets go of the interpreter's lock, just when the engine wants it.
+_random = random.Random()
+
+
+class Front:
+    """The server's application: gives every request its id, counts and times it.
+
+    While the server drains, its answers also end the connections they go to.
+
+    Args:
+        app: serves what is not direct.
+        service: the server's parts.
+        direct: endpoints by path, for POST.
+    """
+
+    def __init__(self, app: FastAPI, service: Service, direct: Mapping[str, Endpoint]) -> None:
+        self.app = app
+        self._service = service
+        self._direct = direct
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started_s = time.perf_counter()
+        number = _request_id(scope)
+        state = scope.setdefault("state", {})
+        state["service"] = self._service
+        state["request_id"] = number.decode()
+        path = scope["path"]
+        endpoint = self._direct.get(path) if scope["method"] == "POST" else None
+        code = 500
+
+        async def send_noted(message: Message) -> None:
+            nonlocal code
+            if message["type"] == "http.response.start":
+                code = message["status"]
+                self._complete(message["headers"], number)
+            await send(message)
+
+        try:
+            if endpoint is None:
+                await self.app(scope, receive, send_noted)
+            else:
+                await _answer(endpoint, Request(scope, receive), send_noted)
+        finally:
+            if endpoint is None:
+                path = getattr(scope.get("route"), "path", "other")
+            self._service.metrics.answered(
+                state.get("model", ""), path, code, time.perf_counter() - started_s
+            )
+
+    def _complete(self, headers: list[tuple[bytes, bytes]], number: bytes) -> None:
+        headers.append((_REQUEST_ID_HEADER, number))
+        if self._service.runner.draining:
+            headers.append((b"connection", b"close"))
+
+
+async def _answer(endpoint: Endpoint, request: Request, send: Send) -> None:
+    try:
+        response = await endpoint(request)
+    except Exception as error:
+        response = errors.answer(request, error)
+    start = {"type": "http.response.start", "status": response.status_code}
+    await send({**start, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": response.body})
+
+
+def _request_id(scope: Scope) -> bytes:
+    """The caller's, where it is one line of visible characters, or one that is made."""
+    for name, value in scope["headers"]:
+        if name == _REQUEST_ID_HEADER and _REQUEST_ID.fullmatch(value):
+            return bytes(value)
+    return b"%032x" % _random.getrandbits(_REQUEST_ID_BITS)

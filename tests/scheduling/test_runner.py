@@ -1,0 +1,97 @@
+"""Between event loop and engine: different plans in one step, and nobody computed for who left."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from service.errors import ClientLeft
+from service.inference.devices import Resources
+from service.inference.prediction import Fields, Request
+from service.metrics import Metrics
+from service.registry.loading import LoadedModel
+from service.registry.registry import Registry
+from service.scheduling.runner import Runner
+from service.scheduling.scheduler import Scheduler
+from service.types import Masks, SamplePlan
+from tests.repositories import SLOW, write_model
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    """Sleeps as many milliseconds as its largest input says."""
+    root = tmp_path_factory.mktemp("slow")
+    write_model(root, "slow", SLOW, shape="[1]")
+    registry = Registry(Path(root), Resources(torch.device("cpu"), memory_bytes=2**20))
+    registry.scan()
+    registry.load_all()
+    return registry.resolve("slow", None)
+
+
+def runner() -> Runner:
+    return Runner(Scheduler(100_000, 1.0, max_works=100, max_bytes=10**9), Metrics())
+
+
+def plan(seed: int) -> SamplePlan:
+    return SamplePlan(passes=3, seed=seed, masks=Masks.SHARED)
+
+
+def count(metrics: Metrics, name: str) -> float:
+    return metrics.registry.get_sample_value(name, {"model": "slow"}) or 0.0
+
+
+def test_requests_of_other_seeds_share_a_step_and_get_their_own_answers(slow: LoadedModel) -> None:
+    own = runner()
+    inputs = torch.linspace(-2.0, -1.0, 4)[:, None]
+
+    async def ask(seed: int) -> Fields:
+        return await own.submit(slow, inputs, plan(seed), ["mean"], timeout_s=30.0)
+
+    async def together() -> list[Fields]:
+        return await asyncio.gather(*(ask(seed) for seed in (0, 1, 0, 2)))
+
+    answers = asyncio.run(together())
+    metrics = own._metrics
+    assert count(metrics, "candor_batch_rows_count") == 1
+    for seed, answer in zip((0, 1, 0, 2), answers, strict=True):
+        [alone] = slow.predict([Request(inputs, plan(seed), ["mean"])])
+        assert alone is not None
+        assert answer["mean"] is not None
+        assert alone["mean"] is not None
+        np.testing.assert_allclose(answer["mean"], alone["mean"], atol=1e-6)
+    assert count(metrics, "candor_passes_total") == 4 * 4 * 3
+
+
+def test_a_running_step_skips_requests_whose_client_left(slow: LoadedModel) -> None:
+    own = runner()
+    asked: list[int] = []
+    leave = asyncio.Event()
+
+    async def ask(seed: int, milliseconds: float, *, stays: bool) -> Fields:
+        asked.append(seed)
+        left = None if stays else leave.wait
+        inputs = torch.tensor([[milliseconds]])
+        return await own.submit(slow, inputs, plan(seed), ["mean"], timeout_s=30.0, left=left)
+
+    async def crowd() -> list[Fields | BaseException]:
+        # All three run in one step, those of one seed at a time.
+        tasks = [
+            asyncio.ensure_future(ask(0, 200.0, stays=True)),
+            asyncio.ensure_future(ask(1, 100.0, stays=False)),
+            asyncio.ensure_future(ask(2, 1.0, stays=True)),
+        ]
+        await asyncio.sleep(0.15)
+        leave.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    first, gone, last = asyncio.run(crowd())
+    assert isinstance(first, dict)
+    assert isinstance(gone, ClientLeft)
+    assert isinstance(last, dict)
+    metrics = own._metrics
+    assert count(metrics, "candor_batch_rows_count") == 1
+    assert count(metrics, "candor_passes_total") == 2 * 3
