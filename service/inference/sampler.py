@@ -16,7 +16,7 @@ from service.inference.sites import Dropping, inspect, output_tensor
 from service.inference.strategies import Choice, choose, run_passes
 from service.types import Masks
 
-_SAMPLE_BYTES = 64
+_SAMPLE_BYTES = 96
 """Of one float64 number of the outputs with the temporaries of the statistics around it."""
 
 _WORKSPACE = 2
