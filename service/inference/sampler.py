@@ -30,7 +30,7 @@ from service.types import Masks
 
 log = logging.getLogger(__name__)
 
-_SAMPLE_BYTES = 64
+_SAMPLE_BYTES = 96
 """Of one float64 number of the outputs with the temporaries of the statistics around it."""
 
 _WORKSPACE = 2
@@ -172,7 +172,8 @@ class Sampler:
         if shape not in self._costs:
             if len(self._costs) >= _KNOWN_SHAPES:
                 self._costs.clear()
-            self._costs[shape] = self._measure(inputs[:1])
+            # A view would count the storage of the whole batch.
+            self._costs[shape] = self._measure(inputs[:1].clone())
         return self._costs[shape]
 
     def _measure(self, row: Tensor) -> _Cost:

@@ -119,6 +119,11 @@ def test_no_forward_is_larger_than_the_budget_allows() -> None:
     assert 1 < max(network.seen) <= 400_000 // 8000
 
 
+def test_what_a_row_costs_does_not_depend_on_the_company_it_first_came_in() -> None:
+    alone, crowd = (sampler_of("mlp").row_passes_at_once(example("mlp")(n)) for n in (1, 1000))
+    assert alone == crowd
+
+
 class _Growing(nn.Module):
     """Has more sites for longer inputs."""
 

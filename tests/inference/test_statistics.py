@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from service.inference import measures, outputs, regression
+from service.inference.memory import peak_bytes
+from service.inference.sampler import _SAMPLE_BYTES
 from service.inference.statistics import SUMMARY_FIELDS, RunningStatistics
 from service.types import Task
 
@@ -232,3 +234,11 @@ def test_noise_too_small_or_large_for_its_exponential_is_none_the_worse() -> Non
         for one_pass in torch.tensor([[[0.0, log_noise]], [[0.0, log_noise]]]).split(1):
             statistics.update(one_pass)
         assert statistics.summary()["mutual_information"].item() == 0.0
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_summing_needs_no_more_memory_than_the_sampler_reckons_with(task: Task) -> None:
+    raw = torch.zeros(8, 5, 1 if task is Task.BINARY else 10, 30)
+    with torch.inference_mode():
+        peak = peak_bytes(lambda: RunningStatistics(task, 5).update(raw))
+    assert peak <= _SAMPLE_BYTES * raw.numel()
