@@ -42,8 +42,9 @@ format: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff format .
 
 bench: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m benchmarks.engine
-	$(VENV)/bin/python -m benchmarks.service
+	$(VENV)/bin/python -m benchmarks.engine --output benchmarks/results/engine.json
+	$(VENV)/bin/python -m benchmarks.service --output benchmarks/results/service.json
+	$(VENV)/bin/python -m benchmarks.render
 
 bench-peers: $(PEERS)/litserve/.installed $(PEERS)/bentoml/.installed $(PEERS)/ray/.installed
 	@echo "make bench now measures them, too"

@@ -1,53 +1,71 @@
 """The engine beside the plain loop and the repeated batch, in one run: `make bench`.
 
 Each way turns inputs into mean, standard deviation and entropies. The ways take turns, and the
-best time of each counts, so that a busy moment of the machine spoils none of them.
+best time of each counts, so that a busy moment of the machine spoils none of them. A plain way that
+would take long runs fewer passes, and its time is scaled up to T; such cells are marked with ~.
+
+The limit is what the matrix products that the program still has would take at the rate of one
+large product, measured in the same run.
+
+python -m benchmarks.engine --output result.json
 """
 
 from __future__ import annotations
 
+import argparse
+import functools
+import json
 import time
 from collections.abc import Callable
 from copy import deepcopy
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
+from torch import Tensor, nn
 
+from benchmarks import products
+from benchmarks.machine import machine, versions
 from benchmarks.networks import NETWORKS, Network, by_loop, by_repeat, stochastic, summarize
+from benchmarks.render import engine_table
+from service.inference.outputs import values
 from service.inference.prediction import Request, predict
-from service.inference.sampler import build_sampler
+from service.inference.sampler import Sampler, build_sampler
 from service.inference.statistics import SUMMARY_FIELDS
 from service.settings import load_settings
 from service.types import Masks, SamplePlan, Task
 
 PASSES = 50
-ROWS = (1, 32)
+ROWS = (1, 32, 256)
 ROUNDS = 5
+_LONG_S = 3.0
+"""A plain way that would take longer is given fewer passes."""
+
+_ENOUGH_S = 12.0
+"""Of all rounds of one case."""
+
+PRECISIONS = ("float32", "bfloat16")
 
 
-def ways(network: Network, inputs: torch.Tensor) -> dict[str, Callable[[], object]]:
-    """Each way by its name, as a function to time."""
-    plain = stochastic(deepcopy(network.module))
-    sampler = build_sampler(
+def sampler_of(network: Network, precision: str) -> Sampler:
+    """The network as a server would load it."""
+    settings = load_settings(environment={})
+
+    def example(rows: int) -> Tensor:
+        return torch.randn(rows, *network.shape, generator=torch.Generator().manual_seed(0))
+
+    return build_sampler(
         network.module,
-        lambda rows: torch.randn(rows, *network.shape),
+        example,
         device=torch.device("cpu"),
-        memory_bytes=load_settings(environment={}).memory_bytes,
+        memory_bytes=settings.memory_bytes,
+        noise_bytes=settings.noise_bytes,
+        passes=PASSES,
+        precision=precision,
+        to_values=functools.partial(values, Task.CLASSIFICATION),
     )
-
-    def candor(masks: Masks) -> Callable[[], object]:
-        plan = SamplePlan(PASSES, 0, masks)
-        return lambda: predict(
-            sampler, Task.CLASSIFICATION, [Request(inputs, plan, SUMMARY_FIELDS)]
-        )
-
-    return {
-        "loop": lambda: summarize(by_loop(plain, inputs, PASSES)),
-        "repeated batch": lambda: summarize(by_repeat(plain, inputs, PASSES)),
-        "Candor, shared": candor(Masks.SHARED),
-        "Candor, independent": candor(Masks.INDEPENDENT),
-    }
 
 
 def best_times(functions: dict[str, Callable[[], object]]) -> dict[str, float]:
@@ -55,31 +73,98 @@ def best_times(functions: dict[str, Callable[[], object]]) -> dict[str, float]:
     best = dict.fromkeys(functions, float("inf"))
     for function in functions.values():
         function()
+    started_all = time.perf_counter()
     for _ in range(ROUNDS):
         for name, function in functions.items():
             started = time.perf_counter()
             function()
             best[name] = min(best[name], time.perf_counter() - started)
+        if time.perf_counter() - started_all > _ENOUGH_S:
+            break
     return best
 
 
-def main() -> None:
-    """Print a table of rows × passes a second, and Candor's ratio to the better plain way."""
+def _few_passes(plain: nn.Module, inputs: Tensor) -> int:
+    """How many passes a plain way gets: T, or fewer where T would take long."""
+    started = time.perf_counter()
+    by_loop(plain, inputs, 1)
+    one_s = time.perf_counter() - started
+    return PASSES if one_s * PASSES < _LONG_S else max(2, min(PASSES, int(_LONG_S / one_s)))
+
+
+def measure(network: Network, samplers: dict[str, Sampler], rows: int) -> dict[str, Any]:
+    """One row of the table: seconds of each way, and of the limit in each precision."""
+    plain = stochastic(deepcopy(network.module))
+    inputs = torch.randn(rows, *network.shape)
+    few = _few_passes(plain, inputs)
+    request = Request(inputs, SamplePlan(PASSES, 0, Masks.SHARED), SUMMARY_FIELDS)
+
+    def candor(sampler: Sampler) -> object:
+        return predict(sampler, Task.CLASSIFICATION, [request])
+
+    times = best_times(
+        {
+            "loop": lambda: summarize(by_loop(plain, inputs, few)),
+            "repeat": lambda: summarize(by_repeat(plain, inputs, few)),
+            **{name: functools.partial(candor, s) for name, s in samplers.items()},
+        }
+    )
+    for name in ("loop", "repeat"):
+        times[name] *= PASSES / few
+    limits = {
+        name: products.multiply_adds(functools.partial(candor, sampler))
+        / products.rate(getattr(torch, name))
+        for name, sampler in samplers.items()
+    }
+    better = min(times["loop"], times["repeat"])
+    return {
+        "rows": rows,
+        "seconds": times,
+        "plain_passes": few,
+        "limit_seconds": limits,
+        "ratio": {name: better / times[name] for name in samplers},
+        "times_limit": {name: times[name] / limits[name] for name in samplers},
+    }
+
+
+def measure_network(name: str) -> dict[str, Any]:
+    """All rows of a network, and how it was loaded."""
     torch.manual_seed(0)
-    table = Table(
-        "network", "rows", "loop", "repeated batch", "Candor, shared", "Candor, independent",
-        "shared / best plain",
-        title=f"engine: rows x passes a second, T = {PASSES}, {torch.get_num_threads()} threads",
-    )  # fmt: skip
-    for name, build in NETWORKS.items():
-        for rows in ROWS:
-            network = build()
-            inputs = torch.randn(rows, *network.shape)
-            times = best_times(ways(network, inputs))
-            rates = [f"{rows * PASSES / seconds:,.0f}" for seconds in times.values()]
-            plain = min(times["loop"], times["repeated batch"])
-            table.add_row(name, str(rows), *rates, f"{plain / times['Candor, shared']:.2f}x")
-    Console(width=120).print(table)
+    network = NETWORKS[name]()
+    samplers = {precision: sampler_of(network, precision) for precision in PRECISIONS}
+    chosen = sampler_of(network, "auto")
+    return {
+        "network": name,
+        "description": (NETWORKS[name].__doc__ or "").split(". ")[0],
+        "auto": chosen.precision,
+        "strategy": chosen.strategy.reason,
+        "cases": [measure(network, samplers, rows) for rows in ROWS],
+    }
+
+
+def main() -> None:
+    """Print the table and write it where `--output` says."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--output", type=Path, help="write the result as JSON here")
+    parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
+    arguments = parser.parse_args()
+    result: dict[str, Any] = {
+        "machine": machine(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "passes": PASSES,
+        "multiply_adds_a_second": {
+            name: products.rate(getattr(torch, name)) for name in PRECISIONS
+        },
+        "networks": [],
+    }
+    console = Console(width=120)
+    for name in arguments.networks:
+        with console.status(name):
+            result["networks"].append(measure_network(name))
+    console.print(engine_table(result), markup=False)
+    if arguments.output:
+        arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

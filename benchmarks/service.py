@@ -14,14 +14,12 @@ import argparse
 import io
 import json
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.load import ARRAYS, JSON, Load, post, press
+from benchmarks.machine import machine, versions
 from benchmarks.servers import ALL_PEERS, CANDOR, PEERS, ROOT, candor, running
 
 CONNECTIONS = (1, 16, 64)
@@ -60,7 +59,7 @@ def main() -> None:
     _print_large(console, large)
     if arguments.output:
         result = {
-            "machine": _machine(),
+            "machine": machine(),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": _versions(),
             "rows": small,
@@ -151,7 +150,7 @@ def bare_engine() -> Iterator[Callable[[int, float], float]]:
         [sys.executable, "-m", "benchmarks.bare_engine"],
         cwd=ROOT,
         # As service/__main__.py has it: both sides of the share wait for threads alike.
-        env={"OMP_WAIT_POLICY": "passive", **os.environ},
+        env={"GOMP_SPINCOUNT": "10000", **os.environ},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -201,19 +200,8 @@ def _print_large(console: Console, rows: list[dict[str, Any]]) -> None:
     console.print(table)
 
 
-def _machine() -> dict[str, Any]:
-    return {
-        "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "cpus": os.cpu_count(),
-        "load_average": os.getloadavg(),
-        "torch_threads": torch.get_num_threads(),
-    }
-
-
 def _versions() -> dict[str, str]:
-    own = {name: version(name) for name in ("torch", "fastapi", "uvicorn", "numpy")}
-    own["python"] = platform.python_version()
+    own = versions()
     for name in ("litserve", "bentoml", "ray"):
         python = PEERS / name / "bin" / "python"
         if python.exists():

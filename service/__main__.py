@@ -2,10 +2,12 @@
 
 import os
 
-# Before anything loads torch, whose OpenMP reads it once: a thread that waits for the others' share
-# of an operation sleeps. By default it spins, and where a core is busy with something else, be it
-# the event loop, another process or a container's quota, it spins away what the others need.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Before anything loads torch, whose OpenMP reads it once. A thread that waits for the others' share
+# of an operation spins for milliseconds by default; where a core is busy with something else, be it
+# the event loop, another process or a container's quota, it spins away what the others need. Asleep
+# at once it would wake too late for the next operation. So it spins for a few microseconds.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 from service.cli import main
 

@@ -18,20 +18,22 @@ import os, sys
 class Look:
     def find_spec(self, name, path=None, target=None):
         if name == "torch":
-            print(os.environ.get("OMP_WAIT_POLICY"))
+            print(os.environ.get("GOMP_SPINCOUNT"))
 
 sys.meta_path.insert(0, Look())
 import service.__main__
 """
 
 
-@pytest.mark.parametrize(("given", "found"), [(None, "passive"), ("active", "active")])
-def test_waiting_threads_sleep_unless_somebody_chose_otherwise(
-    given: str | None, found: str
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_waiting_threads_spin_shortly_unless_somebody_chose_otherwise(
+    given: dict[str, str], found: str
 ) -> None:
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
-    if given is not None:
-        environment["OMP_WAIT_POLICY"] = given
+    chosen = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    environment = {k: v for k, v in os.environ.items() if k not in chosen} | given
     done = subprocess.run(
         [sys.executable, "-c", LOOK],
         env=environment,

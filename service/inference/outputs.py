@@ -31,7 +31,9 @@ def values(task: Task, outputs: Tensor) -> Tensor:
 
 
 def _softmax(logits: Tensor) -> Tensor:
-    """Over the last dimension. PyTorch's own takes classes one by one, several times as long."""
+    """Over the last dimension, in float64 several times as fast as PyTorch's own there."""
+    if logits.dtype != torch.float64:
+        return logits.softmax(dim=-1)
     exponentials = torch.exp(logits - logits.amax(dim=-1, keepdim=True))
     return exponentials / exponentials.sum(dim=-1, keepdim=True)
 

@@ -291,6 +291,11 @@ class Chain(nn.Module):
             tensor = activate(tensor, link.activations)
         return tensor
 
+    @property
+    def size(self) -> int:
+        """How many weights it has."""
+        return sum(weight.numel() for weight in self.weights)
+
     def _thinned_numbers(self) -> int:
         """About how many weights a thinned pass has."""
         kept = [1.0 - link.drop.rate for link in self.links] + [1.0]

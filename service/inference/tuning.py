@@ -28,8 +28,8 @@ _LONG_S = 0.2
 """A run that takes longer is not repeated, and no larger chunk is tried."""
 
 _SMALL = 250_000
-"""Weights below which a network stays in float32 unless it takes long all the same: what it would
-gain nobody would notice, and a measurement that is mostly noise must not decide."""
+"""Weights below which a network stays dense and, unless it takes long all the same, in float32:
+what it would gain nobody would notice, and a measurement that is mostly noise must not decide."""
 
 _LONG_ALL_THE_SAME_S = 20e-3
 
@@ -97,7 +97,7 @@ def tune_thinning(
 ) -> int | None:
     """Set from how many rows on thinned passes are faster; returns it, None for never."""
     program.thin_from(None)
-    if not program.chains:
+    if sum(chain.size for chain in program.chains) < _SMALL:
         return None
     found: int | None = None
     for rows in (128, 32, 8, 1):

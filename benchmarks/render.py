@@ -1,0 +1,149 @@
+"""Turns the files that the benchmarks wrote into the README's tables and a plot: `make bench`.
+
+python -m benchmarks.render
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+README = ROOT / "README.md"
+
+TARGETS: dict[str, dict[str, dict[int, float]]] = {
+    "mlp": {"float32": {32: 8, 256: 15}, "bfloat16": {32: 14, 256: 25}},
+    "cnn": {"float32": {32: 30, 256: 30}, "bfloat16": {32: 50, 256: 50}},
+    "resnet": {"float32": {32: 40, 256: 40}, "bfloat16": {32: 50, 256: 50}},
+    "transformer": {"float32": {32: 2.5, 256: 2.5}, "bfloat16": {32: 8, 256: 8}},
+    "lstm": {"float32": {32: 2, 256: 2}, "bfloat16": {32: 6, 256: 6}},
+}
+"""What was set out to be reached: the better plain way's time over Candor's, by rows."""
+
+
+def _cell(name: str, precision: str, case: dict[str, Any]) -> str:
+    ratio, limit = case["ratio"][precision], case["times_limit"][precision]
+    wanted = TARGETS.get(name, {}).get(precision, {}).get(case["rows"], 1)
+    mark = "" if ratio >= wanted else f" (aim {wanted:g}×)"
+    return f"**{ratio:.1f}×**{mark}, {limit:.1f}"
+
+
+def engine_table(result: dict[str, Any]) -> str:
+    """Markdown: each network and number of rows, milliseconds of the plain ways, ratios, limits."""
+    lines = [
+        "| network | B | loop, ms | repeated batch, ms | float32 | bfloat16 | `auto` takes |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for network in result["networks"]:
+        for case in network["cases"]:
+            scaled = "~" if case["plain_passes"] < result["passes"] else ""
+            plain = [f"{scaled}{1e3 * case['seconds'][way]:,.1f}" for way in ("loop", "repeat")]
+            cells = [_cell(network["network"], p, case) for p in ("float32", "bfloat16")]
+            row = [network["network"], str(case["rows"]), *plain, *cells, network["auto"]]
+            lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
+def _where(result: dict[str, Any]) -> str:
+    machine, versions = result["machine"], result["versions"]
+    return (
+        f"{machine['processor']}, {machine['torch_threads']} threads, torch {versions['torch']}, "
+        f"{result['date'][:10]}"
+    )
+
+
+def engine_section(result: dict[str, Any]) -> str:
+    """The README's section about the engine."""
+    rates = result["multiply_adds_a_second"]
+    return "\n".join(
+        [
+            f"Seen on {_where(result)}, T = {result['passes']}, shared masks. Each cell is the",
+            "time of the better plain way over Candor's, then Candor's time over that of the",
+            "matrix products it still has, at the rate of one large product here "
+            f"({2e-9 * rates['float32']:,.0f} and",
+            f"{2e-9 * rates['bfloat16']:,.0f} GFLOP/s). A time with ~ was scaled up from fewer",
+            "passes.",
+            "",
+            engine_table(result),
+            "",
+            "![Time of the better plain way over Candor's](benchmarks/results/engine.svg)",
+        ]
+    )
+
+
+def service_section(result: dict[str, Any]) -> str:
+    """The README's section about the service."""
+    servers = list(dict.fromkeys(row["server"] for row in result["rows"]))
+    connections = sorted({row["connections"] for row in result["rows"]})
+    found = {(row["server"], row["connections"]): row for row in result["rows"]}
+    lines = [
+        f"Seen on {_where(result)}: one row of 60 features a request, T = 50; requests a second",
+        "(median ms, 99th percentile ms).",
+        "",
+        f"| server | {' | '.join(f'{n} connections' for n in connections)} |",
+        f"|---|{'---|' * len(connections)}",
+    ]
+    for server in servers:
+        cells = [
+            f"{row['requests_per_s']:,.0f} ({1e3 * row['p50_s']:.1f}, {1e3 * row['p99_s']:.1f})"
+            for row in (found[server, n] for n in connections)
+        ]
+        lines.append(f"| {server} | {' | '.join(cells)} |")
+    ratios = [f"{result['ratio_to_best_peer'].get(str(n), 0):.1f}×" for n in connections]
+    lines.append(f"| *Candor over the best other* | {' | '.join(ratios)} |")
+    shares = ", ".join(
+        f"{row['share']:.0%} at {row['connections']}" for row in result["large_bodies"]
+    )
+    lines += [
+        "",
+        f"Bodies of 256 rows as .npy, answers as .npz: of what the engine alone does, {shares}",
+        "connections come through HTTP.",
+    ]
+    return "\n".join(lines)
+
+
+def rendered(readme: str, results: Path = RESULTS) -> str:
+    """The README with the sections that the files in `results` give."""
+    for name, section in (("engine", engine_section), ("service", service_section)):
+        path = results / f"{name}.json"
+        if path.exists():
+            text = section(json.loads(path.read_text(encoding="utf-8")))
+            pattern = re.compile(f"<!-- {name} -->.*?<!-- /{name} -->", re.DOTALL)
+            block = f"<!-- {name} -->\n{text}\n<!-- /{name} -->"
+            readme = pattern.sub(block.replace("\\", "\\\\"), readme)
+    return readme
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Bars: the ratio of each network at its largest number of rows, in both precisions."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 3.2), layout="constrained")
+    axes = figure.subplots()
+    names = [f"{n['network']}, B = {n['cases'][-1]['rows']}" for n in result["networks"]]
+    for offset, precision in ((-0.2, "float32"), (0.2, "bfloat16")):
+        ratios = [n["cases"][-1]["ratio"][precision] for n in result["networks"]]
+        bars = axes.bar([i + offset for i in range(len(names))], ratios, 0.38, label=precision)
+        axes.bar_label(bars, fmt="%.1f×", padding=2, fontsize=8)
+    axes.axhline(1.0, color="grey", linewidth=0.8)
+    axes.set_yscale("log")
+    axes.set_xticks(range(len(names)), names, fontsize=8)
+    axes.set_ylabel("times faster than\nthe better plain way")
+    axes.legend(fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main() -> None:
+    """Render everything that is there."""
+    engine = RESULTS / "engine.json"
+    if engine.exists():
+        plot(json.loads(engine.read_text(encoding="utf-8")), RESULTS / "engine.svg")
+    README.write_text(rendered(README.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
