@@ -18,7 +18,7 @@ from service.api.app import build_app, build_service
 from service.api.scope import Service
 from service.settings import Settings
 
-_LAST_LOOK_S = 0.2
+_LAST_LOOK_S = 0.4
 _ANY_ADDRESS = ("0.0.0.0", "::")
 
 log = logging.getLogger(__name__)

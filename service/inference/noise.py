@@ -89,6 +89,10 @@ class NoiseBank:
             self._forget(next(iter(self._kept)))
         return tensors
 
+    def held(self) -> tuple[Tensor, ...]:
+        """Everything that is kept."""
+        return tuple(tensor for _, tensors in self._kept.values() for tensor in tensors)
+
     def _forget(self, key: Hashable) -> None:
         _, tensors = self._kept.pop(key, (0, ()))
         self.bytes -= sum(t.nbytes for t in tensors)

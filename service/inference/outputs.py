@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from service.errors import ModelBroken
+from service.inference import measures
 from service.types import Task
 
 
@@ -22,7 +23,7 @@ def values(task: Task, outputs: Tensor) -> Tensor:
     if outputs.dtype in (torch.float16, torch.bfloat16):
         outputs = outputs.float()
     if task is Task.CLASSIFICATION:
-        return _softmax(outputs)
+        return outputs.softmax(dim=-1)
     if task in (Task.BINARY, Task.MULTILABEL):
         return outputs.sigmoid()
     if task is Task.HETEROSCEDASTIC_REGRESSION:
@@ -30,12 +31,24 @@ def values(task: Task, outputs: Tensor) -> Tensor:
     return outputs
 
 
-def _softmax(logits: Tensor) -> Tensor:
-    """Over the last dimension, in float64 several times as fast as PyTorch's own there."""
-    if logits.dtype != torch.float64:
-        return logits.softmax(dim=-1)
-    exponentials = torch.exp(logits - logits.amax(dim=-1, keepdim=True))
-    return exponentials / exponentials.sum(dim=-1, keepdim=True)
+def probabilities_and_entropy(task: Task, outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Raw outputs [T, B, K, D...] → probabilities [T, B, D..., C] and their entropies [T, B, D...].
+
+    Of a classification, binary or multilabel task; in nats.
+    """
+    if task is not Task.CLASSIFICATION:
+        probs_TBC = values(task, outputs)
+        return probs_TBC, measures.bernoulli_entropy(probs_TBC)
+    # The logarithms are at hand here, and cost more than all else when they are not.
+    logits = _outputs_last(outputs)
+    below = logits - logits.amax(dim=-1, keepdim=True)
+    # Beyond this the exponential is zero; zero times −∞ would not be.
+    below.clamp_min_(-750.0)
+    exponentials = below.exp()
+    totals = exponentials.sum(dim=-1, keepdim=True)
+    probs_TBC = exponentials.div_(totals)
+    entropy_TB = below.sub_(totals.log_()).mul_(probs_TBC).sum(dim=-1).neg_()
+    return probs_TBC, entropy_TB
 
 
 def log_variances(outputs: Tensor) -> Tensor:

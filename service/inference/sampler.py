@@ -16,6 +16,7 @@ from service.inference.boundary import Boundary, join
 from service.inference.memory import is_out_of_memory, peak_bytes
 from service.inference.noise import Noise, NoiseBank
 from service.inference.program import Program
+from service.inference.recorded import Recorded
 from service.inference.sightings import switched
 from service.inference.sites import Dropping, inspect, output_tensor
 from service.inference.strategies import (
@@ -107,6 +108,9 @@ class Sampler:
         self.memory_bytes = memory_bytes
         self._plain = plain
         self._program = program
+        self._fast: Way | None = program
+        if program is not None and device.type == "cuda":
+            self._fast = Recorded(program)
         self._bank = bank
         self._chunk: int | None = None
         self._costs: dict[tuple[int, ...], _Cost] = {}
@@ -132,12 +136,16 @@ class Sampler:
                 not the place in this batch, decides what drops.
         """
         banks = {seed: self._bank_of(seed) for seed in dict.fromkeys(seeds)}
-        return Batch(self, inputs.to(self.device), masks, list(seeds), list(rows), banks)
+        if self.device.type == "cuda":
+            # From pinned memory the copy overlaps what the device is doing.
+            inputs = inputs.pin_memory() if inputs.device.type == "cpu" else inputs
+        inputs = inputs.to(self.device, non_blocking=True)
+        return Batch(self, inputs, masks, list(seeds), list(rows), banks)
 
     def way_for(self, inputs: Tensor) -> Way:
         """What runs inputs of this shape."""
-        if self._program is not None and self._program.takes(inputs):
-            return self._program
+        if self._program is not None and self._fast is not None and self._program.takes(inputs):
+            return self._fast
         return self._plain
 
     def row_passes_at_once(self, inputs: Tensor) -> int:

@@ -4,18 +4,13 @@ Statistics of two sets of passes merge into those of their union, so passes may 
 chunks. Counts, means and sums of squared deviations merge as in Chan, Golub and LeVeque,
 "Algorithms for computing the sample variance" (1983), eq. 2.1.
 
-Mutual information is a small difference of large entropies when passes nearly agree, so it is not
-kept as a difference. It is a mean divergence from the mean,
+Mutual information is H[p̄] − 1/T Σ_t H[p_t], a difference of entropies in float64: right to some
+1e-15, far below what the rounding of a network's float32 outputs leaves of it.
 
-    H[p̄] − 1/T Σ_t H[p_t] = 1/T Σ_t KL(p_t ‖ p̄)
-
-and such sums merge as squared deviations do, by terms that are never negative (Banerjee et al.,
-"Clustering with Bregman divergences", JMLR 2005, theorem 1):
-
-    Σ KL(p_t ‖ p̄) = Σ_a KL(p_t ‖ p̄_a) + Σ_b KL(p_t ‖ p̄_b) + T_a KL(p̄_a ‖ p̄) + T_b KL(p̄_b ‖ p̄)
-
-The noise variances v_t of a regression have the same with the Itakura–Saito divergence
-v/v̄ − ln(v/v̄) − 1: its mean is ln v̄ − 1/T Σ_t ln v_t.
+The noise variances v_t of a regression are reached through their logarithms, which may be beyond
+float64 themselves, and their part of the mutual information is kept as a mean of Itakura–Saito
+divergences v/v̄ − ln(v/v̄) − 1, that is ln v̄ − 1/T Σ_t ln v_t. Such sums merge by terms that are
+never negative (Banerjee et al., "Clustering with Bregman divergences", JMLR 2005, theorem 1).
 
 Shapes: rows B first, places D... of a dense output next, outputs C last, all float64.
 """
@@ -119,13 +114,17 @@ class RunningStatistics:
 def _sums_of(task: Task, raw: Tensor) -> _Sums:
     """The sums of passes [t, b, C, D...] by themselves."""
     precise = raw.double()
-    values_TBC = outputs.values(task, precise)
+    entropy_TB: Tensor | None = None
+    if task.is_regression:
+        values_TBC = outputs.values(task, precise)
+    else:
+        values_TBC, entropy_TB = outputs.probabilities_and_entropy(task, precise)
     passes, rows = values_TBC.shape[:2]
     mean_BC = measures.mean(values_TBC)
     sums = {
         "count": values_TBC.new_full((rows,), passes),
         "mean": mean_BC,
-        "deviations": (values_TBC - mean_BC).square().sum(dim=0),
+        "deviations": (values_TBC - mean_BC).square_().sum(dim=0),
     }
     if task is Task.HETEROSCEDASTIC_REGRESSION:
         noise_TBC = outputs.log_variances(precise)
@@ -133,9 +132,8 @@ def _sums_of(task: Task, raw: Tensor) -> _Sums:
         sums["log_noise"] = log_mean_BC
         sums["entropy"] = passes * regression.expected_entropy(noise_TBC)
         sums["divergence"] = _noise_divergence(noise_TBC, log_mean_BC).sum(dim=0)
-    elif not task.is_regression:
-        sums["entropy"] = measures.entropy_of(task)(values_TBC).sum(dim=0)
-        sums["divergence"] = measures.divergence_of(task)(values_TBC, mean_BC).sum(dim=0)
+    elif entropy_TB is not None:
+        sums["entropy"] = entropy_TB.sum(dim=0)
         sums["votes"] = _votes(task, values_TBC)
     return sums
 
@@ -154,15 +152,11 @@ def _merged(task: Task, a: _Sums, b: _Sums) -> _Sums:
     }
     for name in a.keys() & {"entropy", "votes"}:
         merged[name] = a[name] + b[name]
-    if task is Task.HETEROSCEDASTIC_REGRESSION:
-        log_mean_BC = _merged_log_noise(a, b, count_B)
-        merged["log_noise"] = log_mean_BC
-        moved = [(part, _noise_divergence(part["log_noise"], log_mean_BC)) for part in (a, b)]
-    elif not task.is_regression:
-        divergence = measures.divergence_of(task)
-        moved = [(part, divergence(part["mean"], mean_BC)) for part in (a, b)]
-    else:
+    if task is not Task.HETEROSCEDASTIC_REGRESSION:
         return merged
+    log_mean_BC = _merged_log_noise(a, b, count_B)
+    merged["log_noise"] = log_mean_BC
+    moved = [(part, _noise_divergence(part["log_noise"], log_mean_BC)) for part in (a, b)]
     merged["divergence"] = sum(
         (part["divergence"] + _weighted(_per_row(part["count"], gap), gap) for part, gap in moved),
         start=torch.zeros_like(a["divergence"]),
@@ -206,7 +200,10 @@ def _fields(task: Task, sums: _Sums) -> dict[str, Callable[[], Tensor]]:
         make |= {
             "predictive_entropy": lambda: entropy(mean_BC),
             "expected_entropy": lambda: per_pass(sums["entropy"]),
-            "mutual_information": lambda: per_pass(sums["divergence"]).clamp_min(0.0),
+            # Jensen's inequality keeps it above zero; what rounding takes below is put back.
+            "mutual_information": lambda: (entropy(mean_BC) - per_pass(sums["entropy"])).clamp_min_(
+                0.0
+            ),
             "variation_ratio": lambda: _variation_ratio(task, per_pass(sums["votes"])),
             "label": lambda: outputs.labels(task, mean_BC),
         }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -139,3 +142,85 @@ def test_a_network_that_gains_sites_after_it_was_verified_is_an_error_not_a_gues
     )
     with pytest.raises(ModelBroken, match="drops at place 3"):
         outputs_of(sampler, torch.ones(1, 5), 2)
+
+
+class _Cramped(nn.Module):
+    """Has memory for so many rows at once, as a GPU may."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+        self.most = most
+        self.refused = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > self.most:
+            self.refused += 1
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        x.tolist()  # no graph can say this, so that the network itself runs
+        output: Tensor = self.layers(x)
+        return output
+
+
+def test_out_of_memory_halves_the_chunk_tries_again_and_remembers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    network = _Cramped(10**6).eval()
+    monkeypatch.setattr("service.inference.sites._looks_at_values", lambda *_: False)
+    sampler = build_sampler(network, example("mlp"), device=CPU, memory_bytes=2**24)
+    assert sampler.strategy.name == "repeated_batch"
+    inputs = example("mlp")(8)
+    expected = outputs_of(sampler, inputs, 20)
+    network.most = 30
+    torch.testing.assert_close(outputs_of(sampler, inputs, 20), expected, rtol=0, atol=1e-6)
+    assert network.refused > 0
+    network.refused = 0
+    torch.testing.assert_close(outputs_of(sampler, inputs, 20), expected, rtol=0, atol=1e-6)
+    assert network.refused == 0
+
+
+def test_what_does_not_fit_even_alone_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = _Cramped(10**6).eval()
+    monkeypatch.setattr("service.inference.sites._looks_at_values", lambda *_: False)
+    sampler = build_sampler(network, example("mlp"), device=CPU, memory_bytes=2**24)
+    network.most = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        outputs_of(sampler, example("mlp")(2), 4)
+
+
+MEMORY = """
+import resource, sys, torch
+from benchmarks.networks import cnn
+from service.inference.prediction import Request, predict
+from service.inference.sampler import build_sampler
+from service.inference.statistics import SUMMARY_FIELDS
+from service.types import Masks, SamplePlan, Task
+
+network = cnn()
+sampler = build_sampler(
+    network.module, lambda rows: torch.randn(rows, *network.shape), device=torch.device("cpu"),
+    memory_bytes=128 * 2**20, precision=sys.argv[1],
+)
+plan = SamplePlan(1000, int(sys.argv[2]), Masks(sys.argv[3]))
+[answer] = predict(
+    sampler, Task.CLASSIFICATION, [Request(torch.randn(256, 1, 28, 28), plan, SUMMARY_FIELDS)]
+)
+assert answer["mean"].shape == (256, 10)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("float32", "0", "shared"), ("float32", "5", "shared"), ("bfloat16", "0", "shared")],
+)
+def test_a_thousand_passes_of_256_images_fit_into_one_and_a_half_gibibytes(
+    arguments: tuple[str, ...],
+) -> None:
+    """Of the whole process, PyTorch itself included."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, *arguments], capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 1.5 * 2**30

@@ -1,0 +1,124 @@
+"""Lower precision only where it is safe, said with its reason; small networks are left alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from service.inference import tuning
+from service.inference.noise import NoiseBank
+from service.inference.program import Program
+from service.inference.sampler import build_sampler
+from service.inference.sites import inspect
+from service.inference.strategies import choose_program
+from tests.networks import build, example
+
+CPU = torch.device("cpu")
+
+
+def inputs(rows: int) -> Tensor:
+    return torch.randn(rows, 16, generator=torch.Generator().manual_seed(1))
+
+
+def wide(rate: float = 0.5, width: int = 600) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(16, width), nn.ReLU(), nn.Dropout(rate),
+        nn.Linear(width, width), nn.ReLU(), nn.Dropout(rate),
+        nn.Linear(width, 3),
+    ).eval()  # fmt: skip
+
+
+def program_of(network: nn.Module) -> Program:
+    program, reason = choose_program(network, inspect(network, inputs), inputs)
+    assert program is not None, reason
+    return program
+
+
+def choose(network: nn.Module, wanted: str, passes: int = 50) -> tuning.Precision:
+    with torch.inference_mode():
+        return tuning.choose_precision(
+            program_of(network), wanted, inputs, lambda o: o, passes, NoiseBank(0, 2**26)
+        )
+
+
+@pytest.fixture
+def as_if_much_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock says that bfloat16 takes a tenth, whatever this machine has."""
+    times = iter([1.0, 0.1, 0.1])
+    monkeypatch.setattr(tuning, "_has_fast_bfloat16", lambda: True)
+    monkeypatch.setattr(tuning, "seconds", lambda _: next(times))
+
+
+@pytest.mark.usefixtures("as_if_much_faster")
+def test_bfloat16_is_taken_where_its_error_drowns_in_the_monte_carlo_error() -> None:
+    chosen = choose(wide(), "auto")
+    assert chosen.name == "bfloat16"
+    assert "of the Monte Carlo standard error" in chosen.reason
+
+
+@pytest.mark.usefixtures("as_if_much_faster")
+def test_bfloat16_is_refused_where_its_error_would_show() -> None:
+    """Dropping a thousandth gives a spread that rounding by 2⁻⁹ is not small beside."""
+    chosen = choose(wide(rate=0.001), "auto", passes=1000)
+    assert chosen.name == "float32"
+    assert "is not accepted" in chosen.reason
+
+
+def test_bfloat16_is_not_taken_where_it_is_not_clearly_faster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tuning, "_has_fast_bfloat16", lambda: True)
+    monkeypatch.setattr(tuning, "seconds", lambda _: 1.0)
+    assert choose(wide(), "auto").name == "float32"
+
+
+def test_without_units_for_it_bfloat16_is_not_even_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> float:
+        raise AssertionError("timed")
+
+    monkeypatch.setattr(tuning, "_has_fast_bfloat16", lambda: False)
+    monkeypatch.setattr(tuning, "seconds", refuse)
+    assert choose(wide(), "auto").name == "float32"
+
+
+def test_what_was_asked_for_is_given() -> None:
+    assert choose(wide(), "float32").name == "float32"
+    forced = choose(wide(rate=0.001), "bfloat16")
+    assert (forced.name, "CANDOR_PRECISION" in forced.reason) == ("bfloat16", True)
+
+
+def test_a_network_that_overflows_in_bfloat16_stays_in_float32_and_says_so() -> None:
+    network = wide()
+    with torch.no_grad():
+        dict(network.named_parameters())["6.bias"].fill_(torch.finfo(torch.float32).max)
+    chosen = choose(network, "bfloat16")
+    assert chosen.name == "float32"
+    assert "overflows" in chosen.reason
+
+
+def test_small_networks_are_neither_thinned_nor_rounded() -> None:
+    """So that what they answer does not depend on how a measurement of microseconds came out."""
+    sampler = build_sampler(build("mlp"), example("mlp"), device=CPU, memory_bytes=2**24)
+    assert sampler.precision == "float32"
+    assert "thinned" not in sampler.strategy.reason
+
+
+def test_thinning_starts_where_it_was_measured_to_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Dense and thinned in turn, for 128, 32, 8 and 1 rows.
+    times = iter([10.0, 5.0, 4.0, 3.0, 1.0, 2.0])
+    monkeypatch.setattr(tuning, "seconds", lambda _: next(times))
+    program = program_of(wide())
+    with torch.inference_mode():
+        assert tuning.tune_thinning(program, inputs, 50, NoiseBank(0, 2**27)) == 32
+    assert [chain.thinned_from_rows for chain in program.chains] == [32]
+
+
+def test_thinning_that_never_pays_stays_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([1.0, 2.0])
+    monkeypatch.setattr(tuning, "seconds", lambda _: next(times))
+    program = program_of(wide())
+    with torch.inference_mode():
+        assert tuning.tune_thinning(program, inputs, 50, NoiseBank(0, 2**27)) is None
+    assert [chain.thinned_from_rows for chain in program.chains] == [None]
