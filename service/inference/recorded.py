@@ -80,7 +80,7 @@ class Recorded:
     def _record(self, boundary: Boundary, noise: Noise) -> _Recording:
         values = tuple(v.clone() if isinstance(v, Tensor) else v for v in boundary.values)
         static = Boundary(values, boundary.batch_dims, boundary.rows)
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(_WARM_UP):

@@ -92,7 +92,7 @@ def test_what_was_asked_for_is_given() -> None:
 def test_a_network_that_overflows_in_bfloat16_stays_in_float32_and_says_so() -> None:
     network = wide()
     with torch.no_grad():
-        dict(network.named_parameters())["6.bias"].fill_(torch.finfo(torch.float32).max)
+        dict(network.named_parameters())["6.bias"][0] = torch.finfo(torch.float32).max
     chosen = choose(network, "bfloat16")
     assert chosen.name == "float32"
     assert "overflows" in chosen.reason
