@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -103,6 +104,8 @@ def serve(settings: Settings, announce: Callable[[Service, str], None]) -> None:
         log_config=None,
         access_log=settings.log_level == "debug",
         server_header=False,
+        # It looks at every client's address; nothing here asks where a request came from.
+        proxy_headers=False,
     )
     listening = config.bind_socket()
     port = listening.getsockname()[1]
@@ -111,6 +114,9 @@ def serve(settings: Settings, announce: Callable[[Service, str], None]) -> None:
 
     def wait_and_announce() -> None:
         service.registry.loaded.wait()
+        # What loading left behind stays: nobody has to look through it for garbage again.
+        gc.collect()
+        gc.freeze()
         announce(service, address)
 
     threading.Thread(target=wait_and_announce, name="announce", daemon=True).start()

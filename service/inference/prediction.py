@@ -72,7 +72,7 @@ class Request:
 
     def numbers(self) -> Sequence[int]:
         """[B]: of its rows."""
-        return range(len(self.inputs)) if self.rows is None else self.rows
+        return range(self.inputs.shape[0]) if self.rows is None else self.rows
 
 
 def always(_request: int) -> bool:
@@ -103,7 +103,7 @@ def predict(
     batch = sampler.open(
         torch.cat([r.inputs for r in requests]) if len(requests) > 1 else requests[0].inputs,
         masks,
-        [r.plan.seed for r in requests for _ in range(len(r.inputs))],
+        [r.plan.seed for r in requests for _ in range(r.inputs.shape[0])],
         [n for r in requests for n in r.numbers()],
     )
     with torch.inference_mode():
@@ -118,7 +118,7 @@ class _Run:
         self._task = task
         self._requests = requests
         self._progress = Progress(
-            [len(r.inputs) for r in requests], [_stops(r.plan) for r in requests]
+            [r.inputs.shape[0] for r in requests], [_stops(r.plan) for r in requests]
         )
         self._statistics = RunningStatistics(task, len(self._progress.passes))
         self._kept = {

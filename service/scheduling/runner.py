@@ -147,7 +147,7 @@ class Runner:
             number,
             model.ref.name,
             together,
-            rows=len(inputs),
+            rows=inputs.shape[0],
             passes=plan.passes if plan else 1,
             size_bytes=inputs.nbytes,
             queued_s=time.monotonic(),
@@ -219,14 +219,13 @@ class Runner:
                 answered.append(outcome.fields)
                 metrics.passes_total.inc(_passes_of(outcome.fields))
         for measure in _OBSERVED:
-            # Of a dense output the mean of its places, so that each row counts once.
-            values = [
-                found.reshape(len(found), -1).mean(axis=1)
-                for fields in answered
-                if (found := fields.get(measure)) is not None
-            ]
+            values = [found for fields in answered if (found := fields.get(measure)) is not None]
             if values:
-                self._metrics.uncertainty.observe(model, measure, np.concatenate(values))
+                together = np.concatenate(values) if len(values) > 1 else values[0]
+                if together.ndim > 1:
+                    # Of a dense output the mean of its places, so that each row counts once.
+                    together = together.reshape(len(together), -1).mean(axis=1)
+                self._metrics.uncertainty.observe(model, measure, together)
 
 
 def _passes_of(fields: Fields) -> int:
