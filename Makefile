@@ -5,6 +5,7 @@
 #   make lint     ruff and mypy
 #   make bench    throughput beside the plain ways, side by side in one run
 #   make bench-peers  installs LitServe, BentoML and Ray Serve, which make bench then measures, too
+#   make check-gpu  the tests and the engine's benchmark on a GPU
 #   make train    train the shipped models again, from their seeds
 #   make quality  their held-out quality, as in models/README.md
 #
@@ -24,7 +25,7 @@ PEER_bentoml := bentoml==1.4.39
 PEER_ray := ray[serve]==2.60.0
 PEER_TORCH := torch==2.13.0 numpy==2.4.6
 
-.PHONY: serve test lint format bench bench-peers train quality clean
+.PHONY: serve test lint format bench bench-peers check-gpu train quality clean
 
 serve: $(VENV)/.installed
 	@$(VENV)/bin/candor serve
@@ -48,6 +49,11 @@ bench: $(VENV)/.installed-dev
 
 bench-peers: $(PEERS)/litserve/.installed $(PEERS)/bentoml/.installed $(PEERS)/ray/.installed
 	@echo "make bench now measures them, too"
+
+# All that a GPU does otherwise, and the engine's benchmark on it.
+check-gpu: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m pytest tests/inference/test_recorded.py -rs
+	$(VENV)/bin/python -m benchmarks.engine --device cuda --output benchmarks/results/engine_cuda.json
 
 train: $(VENV)/.installed-dev
 	for script in models/*/train.py; do $(VENV)/bin/python $$script || exit 1; done

@@ -30,6 +30,7 @@ from benchmarks import products
 from benchmarks.machine import machine, versions
 from benchmarks.networks import NETWORKS, Network, by_loop, by_repeat, stochastic, summarize
 from benchmarks.render import engine_table
+from service.inference.devices import pick_device
 from service.inference.outputs import values
 from service.inference.prediction import Request, predict
 from service.inference.sampler import Sampler, build_sampler
@@ -49,17 +50,18 @@ _ENOUGH_S = 12.0
 PRECISIONS = ("float32", "bfloat16")
 
 
-def sampler_of(network: Network, precision: str) -> Sampler:
+def sampler_of(network: Network, precision: str, device: torch.device) -> Sampler:
     """The network as a server would load it."""
     settings = load_settings(environment={})
 
     def example(rows: int) -> Tensor:
-        return torch.randn(rows, *network.shape, generator=torch.Generator().manual_seed(0))
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(rows, *network.shape, generator=generator).to(device)
 
     return build_sampler(
         network.module,
         example,
-        device=torch.device("cpu"),
+        device=device,
         memory_bytes=settings.memory_bytes,
         noise_bytes=settings.noise_bytes,
         passes=PASSES,
@@ -73,11 +75,13 @@ def best_times(functions: dict[str, Callable[[], object]]) -> dict[str, float]:
     best = dict.fromkeys(functions, float("inf"))
     for function in functions.values():
         function()
+    products.finish()
     started_all = time.perf_counter()
     for _ in range(ROUNDS):
         for name, function in functions.items():
             started = time.perf_counter()
             function()
+            products.finish()
             best[name] = min(best[name], time.perf_counter() - started)
         if time.perf_counter() - started_all > _ENOUGH_S:
             break
@@ -88,6 +92,7 @@ def _few_passes(plain: nn.Module, inputs: Tensor) -> int:
     """How many passes a plain way gets: T, or fewer where T would take long."""
     started = time.perf_counter()
     by_loop(plain, inputs, 1)
+    products.finish()
     one_s = time.perf_counter() - started
     return PASSES if one_s * PASSES < _LONG_S else max(2, min(PASSES, int(_LONG_S / one_s)))
 
@@ -95,7 +100,8 @@ def _few_passes(plain: nn.Module, inputs: Tensor) -> int:
 def measure(network: Network, samplers: dict[str, Sampler], rows: int) -> dict[str, Any]:
     """One row of the table: seconds of each way, and of the limit in each precision."""
     plain = stochastic(deepcopy(network.module))
-    inputs = torch.randn(rows, *network.shape)
+    device = next(iter(samplers.values())).device
+    inputs = torch.randn(rows, *network.shape).to(device)
     few = _few_passes(plain, inputs)
     request = Request(inputs, SamplePlan(PASSES, 0, Masks.SHARED), SUMMARY_FIELDS)
 
@@ -113,7 +119,7 @@ def measure(network: Network, samplers: dict[str, Sampler], rows: int) -> dict[s
         times[name] *= PASSES / few
     limits = {
         name: products.multiply_adds(functools.partial(candor, sampler))
-        / products.rate(getattr(torch, name))
+        / products.rate(getattr(torch, name), device)
         for name, sampler in samplers.items()
     }
     better = min(times["loop"], times["repeat"])
@@ -127,12 +133,13 @@ def measure(network: Network, samplers: dict[str, Sampler], rows: int) -> dict[s
     }
 
 
-def measure_network(name: str) -> dict[str, Any]:
+def measure_network(name: str, device: torch.device) -> dict[str, Any]:
     """All rows of a network, and how it was loaded."""
     torch.manual_seed(0)
     network = NETWORKS[name]()
-    samplers = {precision: sampler_of(network, precision) for precision in PRECISIONS}
-    chosen = sampler_of(network, "auto")
+    network.module.to(device)
+    samplers = {precision: sampler_of(network, precision, device) for precision in PRECISIONS}
+    chosen = sampler_of(network, "auto", device)
     return {
         "network": name,
         "description": (NETWORKS[name].__doc__ or "").split(". ")[0],
@@ -147,21 +154,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, help="write the result as JSON here")
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     arguments = parser.parse_args()
+    device = pick_device(arguments.device)
     result: dict[str, Any] = {
-        "machine": machine(),
+        "machine": machine(device),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "passes": PASSES,
         "multiply_adds_a_second": {
-            name: products.rate(getattr(torch, name)) for name in PRECISIONS
+            name: products.rate(getattr(torch, name), device) for name in PRECISIONS
         },
         "networks": [],
     }
     console = Console(width=120)
     for name in arguments.networks:
         with console.status(name):
-            result["networks"].append(measure_network(name))
+            result["networks"].append(measure_network(name, device))
     console.print(engine_table(result), markup=False)
     if arguments.output:
         arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

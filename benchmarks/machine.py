@@ -11,11 +11,12 @@ from typing import Any
 import torch
 
 
-def machine() -> dict[str, Any]:
-    """The processor, how much of it, and how busy it was."""
+def machine(device: torch.device | None = None) -> dict[str, Any]:
+    """The processor or card, how much of it, and how busy it was."""
+    on_card = device is not None and device.type == "cuda"
     return {
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": torch.cuda.get_device_name(device) if on_card else _processor(),
         "cpus": os.cpu_count(),
         "load_average": os.getloadavg(),
         "torch_threads": torch.get_num_threads(),

@@ -77,12 +77,19 @@ def multiply_adds(function: Callable[[], object]) -> int:
 
 
 @functools.cache
-def rate(dtype: torch.dtype, size: int = 2048) -> float:
-    """Multiply-adds a second of one large square product on this machine, the best of several."""
-    first, second = (torch.randn(size, size).to(dtype) for _ in range(2))
+def rate(dtype: torch.dtype, device: torch.device, size: int = 2048) -> float:
+    """Multiply-adds a second of one large square product there, the best of several."""
+    first, second = (torch.randn(size, size).to(device, dtype) for _ in range(2))
     best = float("inf")
     for _ in range(12):
         started = time.perf_counter()
         torch.mm(first, second)
+        finish()
         best = min(best, time.perf_counter() - started)
     return size**3 / best
+
+
+def finish() -> None:
+    """Wait for a GPU, which works on after its functions return."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

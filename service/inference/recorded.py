@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from service.inference.boundary import Boundary
-from service.inference.noise import Noise
+from service.inference.noise import Noise, NoiseBank
 from service.inference.program import Program
 
 _WARM_UP = 3
@@ -90,3 +90,27 @@ class Recorded:
         with torch.cuda.graph(graph):
             outputs = self._program.run(static, noise)
         return _Recording(graph, static, outputs, noise.banks[0].held())
+
+
+def record(program: Program, inputs: Tensor, bank: NoiseBank) -> tuple[Recorded | None, str]:
+    """A recorded program, if a recording says what the program says.
+
+    Args:
+        program: on a CUDA device.
+        inputs: [B, D...] to try it with.
+        bank: for the noise.
+
+    Returns:
+        It and nothing, or None and why there is none.
+    """
+    recorded = Recorded(program)
+    noise = Noise([bank], range(3), len(inputs))
+    try:
+        with torch.inference_mode():
+            opened = program.open(inputs)
+            got, expected = recorded.run(opened, noise), program.run(opened, noise)
+    except Exception as error:
+        return None, f"not recorded as a CUDA graph, which failed: {error}"
+    if not torch.allclose(got, expected, rtol=1e-3, atol=1e-5, equal_nan=True):
+        return None, "not recorded as a CUDA graph, which gave other numbers"
+    return recorded, ""

@@ -16,7 +16,7 @@ from service.inference.boundary import Boundary, join
 from service.inference.memory import is_out_of_memory, peak_bytes
 from service.inference.noise import Noise, NoiseBank
 from service.inference.program import Program
-from service.inference.recorded import Recorded
+from service.inference.recorded import Recorded, record
 from service.inference.sightings import switched
 from service.inference.sites import Dropping, inspect, output_tensor
 from service.inference.strategies import (
@@ -82,6 +82,7 @@ class Sampler:
         program: the better way, for inputs that it takes.
         strategy: what is shown of the choice.
         device: where the network is.
+        recorded: the program as a GPU replays it.
         memory_bytes: budget of the activations and outputs of one chunk.
         bank: of the noise of the model's own seed.
         precision: that passes are computed in.
@@ -96,6 +97,7 @@ class Sampler:
         strategy: Choice,
         device: torch.device,
         *,
+        recorded: Recorded | None = None,
         memory_bytes: int,
         bank: NoiseBank,
         precision: str,
@@ -108,9 +110,7 @@ class Sampler:
         self.memory_bytes = memory_bytes
         self._plain = plain
         self._program = program
-        self._fast: Way | None = program
-        if program is not None and device.type == "cuda":
-            self._fast = Recorded(program)
+        self._fast: Way | None = recorded or program
         self._bank = bank
         self._chunk: int | None = None
         self._costs: dict[tuple[int, ...], _Cost] = {}
@@ -416,6 +416,7 @@ def build_sampler(
     program, reason = choose_program(network, dropping, example, variable)
     own_precision = _precision_of(network)
     sentences = [reason]
+    recorded: Recorded | None = None
     if program is None:
         if precision == "bfloat16":
             log.warning("CANDOR_PRECISION=bfloat16 needs a sampling program: %s", reason)
@@ -432,6 +433,9 @@ def build_sampler(
             thinned_from = tuning.tune_thinning(program, example, passes, bank)
         if thinned_from is not None:
             sentences.append(f"thinned from {thinned_from} rows on")
+        if device.type == "cuda":
+            recorded, refusal = record(program, example(3), NoiseBank(seed, noise_bytes))
+            sentences += [refusal] if refusal else []
         choice = Choice(Strategy.SAMPLING_PROGRAM, "; ".join(sentences))
     return Sampler(
         network,
@@ -440,6 +444,7 @@ def build_sampler(
         program,
         choice,
         device,
+        recorded=recorded,
         memory_bytes=memory_bytes,
         bank=NoiseBank(seed, noise_bytes),
         precision=own_precision,
