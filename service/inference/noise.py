@@ -108,12 +108,19 @@ class Noise:
         rows: in a group.
         row_numbers: of all rows, group after group, within their requests; None where the rows of a
             pass share one thinned network.
+        until: how many passes will be asked for in the end, so that all are prepared at once.
     """
 
     banks: Sequence[NoiseBank]
     passes: range
     rows: int
     row_numbers: Sequence[int] | None = None
+    until: int = 0
+
+    @property
+    def stop(self) -> int:
+        """How many passes a bank has to hold."""
+        return max(self.until, self.passes.stop)
 
     @property
     def layout(self) -> Layout:
@@ -144,8 +151,7 @@ class Noise:
         bank = self.banks[0]
         if self.row_numbers is not None or len(self.banks) > 1 or not bank.lasting:
             return None
-        stop = self.passes.stop
-        return bank.get(key, stop, bytes_a_pass, lambda passes: make(range(passes)))
+        return bank.get(key, self.stop, bytes_a_pass, lambda passes: make(range(passes)))
 
     def factors(
         self,
@@ -193,7 +199,7 @@ class Noise:
             bank = self.banks[group]
             kept = bank.get(
                 ("factors", site, tuple(shape), dtype, device),
-                self.passes.stop,
+                self.stop,
                 prod(shape) * dtype.itemsize,
                 lambda passes: (make(Streams(bank.seed, range(passes))),),
             )

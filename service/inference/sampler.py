@@ -240,7 +240,8 @@ class Batch:
         for groups in self._layouts(len(passes)):
             if len(groups) > 1:
                 places = [place for group in groups for place in group]
-                yield from self._attempt(self._boundary(places), places, len(groups), passes)
+                boundary = self._boundary(places)
+                yield from self._attempt(boundary, places, len(groups), passes, passes.stop)
             else:
                 limit = self._sampler.memory_bytes // _SAMPLE_BYTES
                 yield from _gathered(self._run_group(groups[0], passes), limit)
@@ -304,11 +305,16 @@ class Batch:
             for start in range(0, len(places), fitting):
                 some = range(start, min(start + fitting, len(places)))
                 own = [places[index] for index in some]
-                yield from self._attempt(boundary.select(some), own, 1, numbers)
+                yield from self._attempt(boundary.select(some), own, 1, numbers, passes.stop)
             first = numbers.stop
 
     def _attempt(
-        self, boundary: Boundary, places: Sequence[int], groups: int, passes: range
+        self,
+        boundary: Boundary,
+        places: Sequence[int],
+        groups: int,
+        passes: range,
+        until: int,
     ) -> Iterator[Chunk]:
         """Run a chunk; where it does not fit the memory after all, its halves."""
         rows = len(places) // groups
@@ -318,6 +324,7 @@ class Batch:
             passes,
             rows,
             [self._rows[place] for place in places] if independent else None,
+            until,
         )
         try:
             with torch.inference_mode():
@@ -332,13 +339,13 @@ class Batch:
         if len(passes) > 1:
             middle = passes.start + len(passes) // 2
             for half in (range(passes.start, middle), range(middle, passes.stop)):
-                yield from self._attempt(boundary, places, groups, half)
+                yield from self._attempt(boundary, places, groups, half, until)
             return
         middle = len(places) // 2 if groups == 1 else rows
         for some in (range(middle), range(middle, len(places))):
             own = [places[index] for index in some]
             of_half = 1 if groups == 1 else len(own) // rows
-            yield from self._attempt(boundary.select(some), own, of_half, passes)
+            yield from self._attempt(boundary.select(some), own, of_half, passes, until)
 
 
 _GATHERED_S = 0.05

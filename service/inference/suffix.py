@@ -326,7 +326,7 @@ class Chain(nn.Module):
     def _kept_units(self, noise: Noise, passes: range, number: int) -> tuple[Tensor, Tensor]:
         """Indices [T, K] of the units that each pass keeps, and which of them are not padding."""
         weight, drop = self.weights[number], self.links[number].drop
-        whole = Noise(noise.banks, passes, 1)
+        whole = Noise(noise.banks, passes, 1, until=len(passes))
         factors = whole.factors(
             drop.site, drop.rate, (1, weight.shape[1]), 0, torch.float32, weight.device
         )

@@ -27,6 +27,9 @@ _ROWS = 32
 _LONG_S = 0.2
 """A run that takes longer is not repeated, and no larger chunk is tried."""
 
+_INSTANT_S = 2e-4
+"""A pass of so many rows that takes less gains nothing by other chunks than the largest."""
+
 _SMALL = 250_000
 """Weights below which a network stays dense and, unless it takes long all the same, in float32:
 what it would gain nobody would notice, and a measurement that is mostly noise must not decide."""
@@ -78,6 +81,12 @@ def time_chunks(way: Way, example: Callable[[int], Tensor], limit: int, bank: No
     best = Timing(1, float("inf"))
     rows = min(_ROWS, limit)
     boundary = way.open(example(rows))
+    once = Noise([bank], range(1), rows)
+    way.run(boundary, once)
+    started = time.perf_counter()
+    way.run(boundary, once)
+    if time.perf_counter() - started < _INSTANT_S:
+        return Timing(min(limit, _CHUNKS[-1]), 0.0)
     for chunk in (c for c in _CHUNKS if c <= limit or c == _CHUNKS[0]):
         some = boundary.select(range(min(rows, chunk)))
         passes = max(1, chunk // some.rows)

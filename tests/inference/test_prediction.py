@@ -25,6 +25,7 @@ ROUNDING = 1e-5
 
 
 @functools.cache
+@functools.cache
 def sampler_of(name: str, memory_bytes: int = 2**26) -> Sampler:
     return build_sampler(build(name), example(name), device=CPU, memory_bytes=memory_bytes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import pytest
@@ -35,6 +36,12 @@ def program_and_reference(
     return program, Plain(network, dropping, Strategy.ROW_BY_ROW)
 
 
+@functools.cache
+def named(name: str) -> tuple[Program, Plain]:
+    """Of one of the tests' networks; exporting takes a second."""
+    return program_and_reference(build(name), example(name))
+
+
 def bank(seed: int = 0) -> NoiseBank:
     return NoiseBank(seed, 2**26)
 
@@ -50,18 +57,19 @@ def run(way: Program | Plain, inputs: Tensor, noise: Noise) -> Tensor:
 
 @pytest.mark.parametrize("name", WITH_PROGRAM)
 def test_a_program_gives_what_each_row_alone_gives(name: str) -> None:
-    program, reference = program_and_reference(build(name), example(name))
+    program, reference = named(name)
     inputs = example(name)(4)
     for row_numbers in (None, [0, 1, 2, 0]):
         noise = Noise([bank(3)], range(2, 5), 4, row_numbers)
         for thinned_from in (None, 1):
             program.thin_from(thinned_from)
             assert_equal(run(program, inputs, noise), run(reference, inputs, noise))
+    program.thin_from(None)
 
 
 @pytest.mark.parametrize("name", WITH_PROGRAM)
 def test_rows_of_several_seeds_run_together(name: str) -> None:
-    program, reference = program_and_reference(build(name), example(name))
+    program, reference = named(name)
     inputs = example(name)(6)
     banks = [bank(seed) for seed in (5, 6, 7)]
     for row_numbers in (None, [0, 1] * 3):
@@ -71,7 +79,7 @@ def test_rows_of_several_seeds_run_together(name: str) -> None:
 
 @pytest.mark.parametrize("name", WITH_PROGRAM)
 def test_some_of_the_opened_rows_can_be_run(name: str) -> None:
-    program, _ = program_and_reference(build(name), example(name))
+    program, _ = named(name)
     with torch.inference_mode():
         opened = program.open(example(name)(5))
         whole = program.run(opened, Noise([bank()], range(3), 5))
@@ -83,7 +91,7 @@ def test_some_of_the_opened_rows_can_be_run(name: str) -> None:
 @pytest.mark.parametrize("name", WITH_PROGRAM)
 def test_bfloat16_says_the_same_within_its_precision(name: str) -> None:
     """A relative error of 2⁻⁸ for each of some ten roundings on the way, random in sign."""
-    program, _ = program_and_reference(build(name), example(name))
+    program, _ = named(name)
     inputs = example(name)(8)
     exact = run(program, inputs, Noise([bank()], range(20), 8))
     for prefix in (False, True):
@@ -178,13 +186,14 @@ def test_a_thinned_pass_multiplies_only_what_it_keeps() -> None:
 
 def test_other_seeds_are_not_thinned() -> None:
     """Gathering weights pays only where the same are used again."""
-    program, reference = program_and_reference(build("mlp"), example("mlp"))
+    program, reference = named("mlp")
     program.thin_from(1)
     passing = NoiseBank(9, 2**26, lasting=False)
     noise = Noise([passing], range(4), 3)
     inputs = example("mlp")(3)
     assert_equal(run(program, inputs, noise), run(reference, inputs, noise))
     assert not [key for key in passing._kept if "thinned" in str(key)]
+    program.thin_from(None)
 
 
 class _WritesThroughAView(nn.Module):

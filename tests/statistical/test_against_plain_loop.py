@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from service.inference.sampler import Sampler, build_sampler
+from service.inference.sites import inspect
 from service.types import Masks
 from tests.networks import NETWORKS, build, example
 from tests.sampling import outputs_of
@@ -98,7 +99,7 @@ def deviation(
     for seed in seeds:
         network = build(name, seed)
         inputs = example(name)(ROWS)
-        droppers = sampler_of(name, network).dropping.modules
+        droppers = inspect(network, example(name)).modules
         expected = plain(network, droppers, inputs)
         for module in droppers:
             for attribute in ("p", "dropout"):
@@ -121,7 +122,7 @@ def test_agrees_with_the_plain_loop(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["mlp", "encoder", "lstm", "alpha", "spatial_2d", "functional"])
 def test_a_mask_that_is_off_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("draws", "operators"):
+    for module in ("draws", "operators", "noise"):
         monkeypatch.setattr(f"service.inference.{module}.keep", lambda bits, rate: bits == bits)
     single, _ = deviation(name, seeds=[0])
     assert single > Z_SINGLE
