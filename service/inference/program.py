@@ -39,6 +39,7 @@ class Program:
         row_shape: of the inputs it takes, None for a dimension that may vary.
         dtype: that the suffix computes in, None for the network's own.
         prefix_dtype: likewise of the prefix.
+        channels_last: whether images lie channel by channel of a pixel.
     """
 
     groups_together = True
@@ -51,11 +52,14 @@ class Program:
         row_shape: Sequence[int | None],
         dtype: torch.dtype | None = None,
         prefix_dtype: torch.dtype | None = None,
+        *,
+        channels_last: bool = False,
     ) -> None:
         self._prefix, self._suffix = prefix, suffix
         self._batch_dims = tuple(batch_dims)
         self._row_shape = tuple(row_shape)
         self._dtype, self._prefix_dtype = dtype, prefix_dtype
+        self._channels_last = channels_last
 
     @property
     def chains(self) -> list[Chain]:
@@ -98,6 +102,8 @@ class Program:
         """Run the prefix on inputs [B, D...]."""
         if self._prefix_dtype is not None and inputs.dtype.is_floating_point:
             inputs = inputs.to(self._prefix_dtype)
+        if self._channels_last:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
         values = self._prefix.forward(inputs)
         if self._dtype is not None:
             values = [
@@ -131,7 +137,24 @@ class Program:
             self._row_shape,
             dtype,
             dtype if prefix else None,
+            channels_last=self._channels_last,
         )
+
+    @property
+    def has_images(self) -> bool:
+        """Whether its inputs are [B, C, H, W] and something convolves them."""
+        graphs = (self._prefix.graph, self._suffix.graph)
+        convolves = any(node.target is aten.conv2d.default for g in graphs for node in g.nodes)
+        return convolves and len(self._row_shape) == 3
+
+    def with_channels_last(self) -> Program:
+        """The same with images, and the weights that convolve them, in that order in memory."""
+        prefix, suffix = copy.deepcopy(self._prefix), copy.deepcopy(self._suffix)
+        for graph in (prefix, suffix):
+            for weight in graph.parameters():
+                if weight.dim() == 4:
+                    weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        return Program(prefix, suffix, self._batch_dims, self._row_shape, channels_last=True)
 
 
 def _converted(graph_module: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
@@ -175,6 +198,7 @@ def build_program(
         None if isinstance(size, torch.SymInt) else size
         for size in placeholders[0].meta["val"].shape[1:]
     ]
+    rewrites.take_any_order_in_memory(graph)
     rewrites.make_functional(graph)
     rewrites.make_sites_explicit(graph_module, [site.kind for site in sites], batch_dims)
     _erase_dead(graph)

@@ -88,6 +88,16 @@ def _single_user(node: Node) -> Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
+# --- order in memory ---------------------------------------------------------------------------
+
+
+def take_any_order_in_memory(graph: fx.Graph) -> None:
+    """Let tensors be reshaped that do not lie in order, as those do not that a graph spreads."""
+    for node in graph.nodes:
+        if node.target is aten.view.default:
+            node.target = aten.reshape.default
+
+
 # --- in-place operations -------------------------------------------------------------------------
 
 

@@ -431,6 +431,8 @@ def build_sampler(
     else:
         with torch.inference_mode():
             bank = NoiseBank(seed, noise_bytes)
+            program, layout = tuning.choose_layout(program, example)
+            sentences += [layout] if layout else []
             if own_precision == "float32":
                 precise = tuning.choose_precision(
                     program, precision, example, to_values, passes, bank

@@ -196,6 +196,19 @@ def test_other_seeds_are_not_thinned() -> None:
     program.thin_from(None)
 
 
+@pytest.mark.parametrize("name", ["spatial_2d", "convolutions"])
+def test_images_may_lie_with_their_channels_last(name: str) -> None:
+    if name == "convolutions":
+        program, reference = program_and_reference(spatial(), rows_of(1, 8, 8))
+        inputs = rows_of(1, 8, 8)(3)
+    else:
+        program, reference = named(name)
+        inputs = example(name)(3)
+    assert program.has_images
+    noise = Noise([bank()], range(4), 3)
+    assert_equal(run(program.with_channels_last(), inputs, noise), run(reference, inputs, noise))
+
+
 class _WritesThroughAView(nn.Module):
     def __init__(self) -> None:
         super().__init__()
