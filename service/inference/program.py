@@ -339,7 +339,9 @@ def _split(
         graphs.append(fx.GraphModule(graph_module, graph))
     rewrites.fuse_linear_layers(graphs[1])
     _work_in_place(graphs[1])
-    return Program(graphs[0], graphs[1], dims, row_shape)
+    _erase_dead(graphs[1].graph)
+    # Built anew, it holds only the weights that it still reads.
+    return Program(graphs[0], fx.GraphModule(graphs[1], graphs[1].graph), dims, row_shape)
 
 
 def _erase_dead(graph: fx.Graph) -> None:

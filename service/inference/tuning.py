@@ -31,10 +31,8 @@ _INSTANT_S = 2e-4
 """A pass of so many rows that takes less gains nothing by other chunks than the largest."""
 
 _SMALL = 250_000
-"""Weights below which a network stays dense and, unless it takes long all the same, in float32:
-what it would gain nobody would notice, and a measurement that is mostly noise must not decide."""
-
-_LONG_ALL_THE_SAME_S = 20e-3
+"""Weights below which a network stays dense and in float32: what it would gain few would notice,
+and a measurement that is mostly noise must not decide what digits it answers."""
 
 _CLEARLY = 0.7
 """Share of float32's time below which bfloat16 counts as faster: noise must not decide."""
@@ -168,7 +166,7 @@ def choose_precision(
     """
     if wanted == "float32":
         return Precision(program, "float32", "")
-    if wanted == "auto" and not _has_fast_bfloat16():
+    if wanted == "auto" and (program.weights < _SMALL or not _has_fast_bfloat16()):
         return Precision(program, "float32", "")
     inputs = example(_ROWS)
     # Standard errors are told apart with a few rows and passes; the answer's T scales them.
@@ -185,8 +183,6 @@ def choose_precision(
                 raise NotExpressible("it overflows")
             return Precision(lower[0], "bfloat16", "bfloat16, as CANDOR_PRECISION says")
         plain_s = seconds(functools.partial(run, program))
-        if program.weights < _SMALL and plain_s < _LONG_ALL_THE_SAME_S:
-            return Precision(program, "float32", "")
         exact = to_values(run(program).double())
         standard_error = exact.std(dim=0) / passes**0.5
         for candidate in lower:
