@@ -41,11 +41,14 @@ from service.types import Masks, SamplePlan, Task
 PASSES = 50
 ROWS = (1, 32, 256)
 ROUNDS = 5
-_LONG_S = 3.0
+_LONG_S = 1.5
 """A plain way that would take longer is given fewer passes."""
 
-_ENOUGH_S = 12.0
+_ENOUGH_S = 5.0
 """Of all rounds of one case."""
+
+_TURN_S = 0.1
+"""A turn repeats what is shorter, as a server does: each finds the caches as it left them."""
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -79,10 +82,15 @@ def best_times(functions: dict[str, Callable[[], object]]) -> dict[str, float]:
     started_all = time.perf_counter()
     for _ in range(ROUNDS):
         for name, function in functions.items():
-            started = time.perf_counter()
-            function()
-            products.finish()
-            best[name] = min(best[name], time.perf_counter() - started)
+            until = time.perf_counter() + _TURN_S
+            while True:
+                started = time.perf_counter()
+                function()
+                products.finish()
+                ended = time.perf_counter()
+                best[name] = min(best[name], ended - started)
+                if ended >= until:
+                    break
         if time.perf_counter() - started_all > _ENOUGH_S:
             break
     return best

@@ -50,9 +50,6 @@ _BY_CHANNEL = {
     aten.adaptive_avg_pool1d.default,
     aten.adaptive_avg_pool2d.default,
     aten.adaptive_avg_pool3d.default,
-    aten.adaptive_max_pool1d.default,
-    aten.adaptive_max_pool2d.default,
-    aten.adaptive_max_pool3d.default,
 }
 """Operations f with f(a · x) = a · f(x) for a ≥ 0 that is one number an element, or a channel."""
 
@@ -402,12 +399,16 @@ def share_channel_products(graph_module: fx.GraphModule, deterministic: set[Node
             continue
         shape = _shape(node)
         flat = _single_user(node)
-        if shape is None or len(shape) < 3 or flat is None or flat.target not in _FLATTENING:
+        if shape is None or len(shape) < 3 or drop.batch_dim != 0:
+            continue
+        if flat is None or flat.target not in _FLATTENING:
             continue
         flat_shape = _shape(flat)
         linear = _single_user(flat)
         found = _linear_of(graph_module, linear, flat)
-        if found is None or linear is None or flat_shape is None or len(flat_shape) != 2:
+        if found is None or linear is None or flat_shape is None:
+            continue
+        if len(flat_shape) != 2 or str(flat_shape[0]) != str(shape[0]):
             continue
         weight, bias = found
         with graph_module.graph.inserting_before(linear):
@@ -470,7 +471,7 @@ def chain_layers(graph_module: fx.GraphModule, deterministic: set[Node]) -> None
             while (
                 following is not None and following.target in _ACTIVATIONS and not following.kwargs
             ):
-                activations.append((following.target, tuple(following.args[1:])))
+                activations.append((_in_place(following.target), tuple(following.args[1:])))
                 inside.append(following)
                 last = following
                 following = _single_user(last)
@@ -489,6 +490,12 @@ def chain_layers(graph_module: fx.GraphModule, deterministic: set[Node]) -> None
         for dead in reversed(inside):
             graph_module.graph.erase_node(dead)
         taken.update(inside)
+
+
+def _in_place(activation: Any) -> Any:
+    """The operation that overwrites its tensor, where there is one: nobody else has a chain's."""
+    name = activation._schema.name.removeprefix("aten::") + "_"
+    return getattr(getattr(aten, name, None), activation._overloadname, activation)
 
 
 def fuse_linear_layers(graph_module: fx.GraphModule) -> None:
