@@ -94,14 +94,6 @@ def service_section(result: dict[str, Any]) -> str:
         lines.append(f"| {server} | {' | '.join(cells)} |")
     ratios = [f"{result['ratio_to_best_peer'].get(str(n), 0):.1f}×" for n in connections]
     lines.append(f"| *Candor over the best other* | {' | '.join(ratios)} |")
-    shares = ", ".join(
-        f"{row['share']:.0%} at {row['connections']}" for row in result["large_bodies"]
-    )
-    lines += [
-        "",
-        f"Bodies of 256 rows as .npy, answers as .npz: of what the engine alone does, {shares}",
-        "connections come through HTTP.",
-    ]
     return "\n".join(lines)
 
 
@@ -119,8 +111,11 @@ def rendered(readme: str, results: Path = RESULTS) -> str:
 
 def plot(result: dict[str, Any], path: Path) -> None:
     """Bars: the ratio of each network at its largest number of rows, in both precisions."""
+    import matplotlib
     from matplotlib.figure import Figure
 
+    # The same figures give the same file.
+    matplotlib.rcParams["svg.hashsalt"] = "candor"
     figure = Figure(figsize=(7.5, 3.2), layout="constrained")
     axes = figure.subplots()
     names = [f"{n['network']}, B = {n['cases'][-1]['rows']}" for n in result["networks"]]

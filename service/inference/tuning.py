@@ -34,6 +34,8 @@ _SMALL = 250_000
 """Weights below which a network stays dense and in float32: what it would gain few would notice,
 and a measurement that is mostly noise must not decide what digits it answers."""
 
+_QUICK_S = 5e-3
+
 _CLEARLY = 0.7
 """Share of float32's time below which bfloat16 counts as faster: noise must not decide."""
 
@@ -183,6 +185,11 @@ def choose_precision(
                 raise NotExpressible("it overflows")
             return Precision(lower[0], "bfloat16", "bfloat16, as CANDOR_PRECISION says")
         plain_s = seconds(functools.partial(run, program))
+        if plain_s < _QUICK_S:
+            # Too little work to tell the two apart whatever else the machine is doing.
+            inputs = example(8 * _ROWS)
+            noise = Noise([bank], range(few), len(inputs))
+            plain_s = seconds(functools.partial(run, program))
         exact = to_values(run(program).double())
         standard_error = exact.std(dim=0) / passes**0.5
         for candidate in lower:
