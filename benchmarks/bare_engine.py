@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from service.registry.loading import LoadedModel
 from service.registry.registry import Registry
 from service.scheduling.runner import Runner
 from service.scheduling.scheduler import Scheduler
-from service.settings import Settings
+from service.settings import load_settings
 
 ROWS = 256
 _TIMEOUT_S = 600.0
@@ -46,12 +47,16 @@ async def press(model: LoadedModel, runner: Runner, connections: int, seconds: f
 
 def main() -> None:
     """Answer each line until there are no more."""
-    settings = Settings()
+    settings = load_settings()
     with tempfile.TemporaryDirectory() as folder:
         write_repository(Path(folder))
         registry = Registry(Path(folder), resources(settings))
         registry.scan()
-        registry.load_all()
+        # In a thread that ends, as in the server: OpenMP keeps a team of threads for every thread
+        # that ever ran an operation, and once there are more than processors they hardly spin.
+        loader = threading.Thread(target=registry.load_all)
+        loader.start()
+        loader.join()
     model = registry.resolve("mlp", None)
     scheduler = Scheduler(
         settings.batch_work, settings.batch_seconds, settings.queue_requests, settings.queue_bytes

@@ -65,12 +65,12 @@ ALL_PEERS = (
 
 
 @contextmanager
-def candor() -> Iterator[int]:
-    """Candor with its defaults and one model; the port it listens on."""
+def candor(**environment: str) -> Iterator[int]:
+    """Candor with one model and, but for `environment`, its defaults; the port it listens on."""
     with tempfile.TemporaryDirectory() as folder:
         write_repository(Path(folder))
         words = ("-m", "service", "serve", "--models", folder, "--port", "{port}")
-        with running(Peer(CANDOR, Path(sys.executable), words)) as port:
+        with running(Peer(CANDOR, Path(sys.executable), words, environment)) as port:
             yield port
 
 

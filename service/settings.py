@@ -41,7 +41,7 @@ class Settings(BaseModel):
         100_000, gt=0, description="rows x passes that are taken together into one batch"
     )
     batch_seconds: float = Field(
-        0.05,
+        0.02,
         gt=0,
         description="seconds that a batch should take at most, as far as requests can be parted",
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from service.inference.boundary import Boundary
 from service.inference.exporting import NotExpressible
 from service.inference.noise import Noise, NoiseBank
 from service.inference.program import Program
@@ -34,7 +35,9 @@ _SMALL = 250_000
 """Weights below which a network stays dense and in float32: what it would gain few would notice,
 and a measurement that is mostly noise must not decide what digits it answers."""
 
-_QUICK_S = 5e-3
+_ROUNDS = 4
+_ENOUGH_S = 0.05
+"""Spent on each function at least: others take the processor for tens of milliseconds."""
 
 _CLEARLY = 0.7
 """Share of float32's time below which bfloat16 counts as faster: noise must not decide."""
@@ -43,15 +46,24 @@ _ALLOWED_ERROR = 0.1
 """Of lower precision, as a share of the Monte Carlo standard error."""
 
 
-def seconds(function: Callable[[], object]) -> float:
-    """Best time of a few calls; only one after the first where they take long."""
-    function()
-    best = float("inf")
-    for _ in range(4):
-        started = time.perf_counter()
+def seconds(*functions: Callable[[], object]) -> list[float]:
+    """Best time of each in several calls, in turns, so that a busy moment meets all alike.
+
+    Functions that take long are called only once more after the first time.
+    """
+    for function in functions:
         function()
-        best = min(best, time.perf_counter() - started)
-        if best > _LONG_S:
+    best = [float("inf")] * len(functions)
+    rounds, spent = 0, 0.0
+    while rounds < _ROUNDS or spent < _ENOUGH_S * len(functions):
+        for i, function in enumerate(functions):
+            started = time.perf_counter()
+            function()
+            elapsed = time.perf_counter() - started
+            best[i] = min(best[i], elapsed)
+            spent += elapsed
+        rounds += 1
+        if max(best) > _LONG_S:
             break
     return best
 
@@ -91,7 +103,7 @@ def time_chunks(way: Way, example: Callable[[int], Tensor], limit: int, bank: No
         some = boundary.select(range(min(rows, chunk)))
         passes = max(1, chunk // some.rows)
         noise = Noise([bank], range(passes), some.rows)
-        elapsed = seconds(functools.partial(way.run, some, noise))
+        (elapsed,) = seconds(functools.partial(way.run, some, noise))
         each = elapsed / (passes * some.rows)
         # Larger chunks cost less around the engine, so they win a tie.
         if each <= 1.03 * best.seconds:
@@ -112,15 +124,18 @@ def tune_thinning(
     for rows in (128, 32, 8, 1):
         boundary = program.open(example(rows))
         noise = Noise([bank], range(passes), rows)
-        program.thin_from(None)
-        dense = seconds(functools.partial(program.run, boundary, noise))
-        program.thin_from(1)
-        thinned = seconds(functools.partial(program.run, boundary, noise))
+        run = functools.partial(_run_thinned_from, program, boundary, noise)
+        dense, thinned = seconds(functools.partial(run, None), functools.partial(run, 1))
         if thinned > 0.95 * dense:
             break
         found = rows
     program.thin_from(found)
     return found
+
+
+def _run_thinned_from(program: Program, boundary: Boundary, noise: Noise, rows: int | None) -> None:
+    program.thin_from(rows)
+    program.run(boundary, noise)
 
 
 def choose_layout(program: Program, example: Callable[[int], Tensor]) -> tuple[Program, str]:
@@ -130,9 +145,10 @@ def choose_layout(program: Program, example: Callable[[int], Tensor]) -> tuple[P
     inputs = example(_ROWS)
     try:
         other = program.with_channels_last()
-        if seconds(functools.partial(other.open, inputs)) < 0.9 * seconds(
-            functools.partial(program.open, inputs)
-        ):
+        usual_s, other_s = seconds(
+            functools.partial(program.open, inputs), functools.partial(other.open, inputs)
+        )
+        if other_s < 0.9 * usual_s:
             return other, "channels last"
     except Exception as error:
         log.warning("images cannot lie with their channels last: %s", error)
@@ -184,16 +200,13 @@ def choose_precision(
             if not run(lower[0]).isfinite().all():
                 raise NotExpressible("it overflows")
             return Precision(lower[0], "bfloat16", "bfloat16, as CANDOR_PRECISION says")
-        plain_s = seconds(functools.partial(run, program))
-        if plain_s < _QUICK_S:
-            # Too little work to tell the two apart whatever else the machine is doing.
-            inputs = example(8 * _ROWS)
-            noise = Noise([bank], range(few), len(inputs))
-            plain_s = seconds(functools.partial(run, program))
         exact = to_values(run(program).double())
         standard_error = exact.std(dim=0) / passes**0.5
         for candidate in lower:
-            if seconds(functools.partial(run, candidate)) > _CLEARLY * plain_s:
+            plain_s, lower_s = seconds(
+                functools.partial(run, program), functools.partial(run, candidate)
+            )
+            if lower_s > _CLEARLY * plain_s:
                 continue
             error = to_values(run(candidate).double()).mean(dim=0) - exact.mean(dim=0)
             share = float(error.square().mean().sqrt() / standard_error.square().mean().sqrt())

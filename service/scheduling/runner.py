@@ -30,6 +30,10 @@ log = logging.getLogger(__name__)
 
 _DRAINING_RETRY_S = 1.0
 
+_STEPS = 2
+"""Steps that the engine has at most: the one that it computes, and one so that it need not wait for
+the event loop, which is busy with answers."""
+
 _ATTEND_AFTER_S = 0.1
 """A request that waits longer has its client and its deadline watched, which costs a task.
 
@@ -68,7 +72,7 @@ class Runner:
         self._jobs: dict[int, _Job] = {}
         self._numbers = itertools.count()
         self._engine = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
-        self._busy = False
+        self._running = 0
         self._wake_planned = False
         self._unfinished = 0
         self._idle = asyncio.Event()
@@ -156,7 +160,7 @@ class Runner:
     def _started(self) -> None:
         self._unfinished += 1
         self._idle.clear()
-        if not self._busy and not self._wake_planned:
+        if self._running < _STEPS and not self._wake_planned:
             # At the end of this turn, so that requests of one turn share a step.
             self._wake_planned = True
             asyncio.get_running_loop().call_soon(self._wake)
@@ -168,19 +172,22 @@ class Runner:
 
     def _wake(self) -> None:
         self._wake_planned = False
-        if self._busy:
-            return
-        step = self._scheduler.schedule()
-        if step is None:
-            return
-        self._busy = True
+        while self._running < _STEPS:
+            ahead = self._running > 0
+            step = self._scheduler.schedule_ahead() if ahead else self._scheduler.schedule()
+            if step is None:
+                return
+            self._start(step)
+
+    def _start(self, step: Step) -> None:
+        self._running += 1
         jobs = [self._jobs[work.number] for work in step.works]
         self._observe_start(step)
         task = asyncio.get_running_loop().run_in_executor(self._engine, _compute, jobs)
         task.add_done_callback(lambda done: self._deliver(step, jobs, done))
 
     def _deliver(self, step: Step, jobs: list[_Job], done: asyncio.Future[list[_Outcome]]) -> None:
-        self._busy = False
+        self._running -= 1
         if done.cancelled():
             return
         outcomes = done.result()

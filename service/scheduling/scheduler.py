@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from service.errors import QueueFull
+from service.scheduling.pace import Pace
 from service.scheduling.work import Step, Work
 
 _RETRY_AFTER_S = 1.0
 
-_KEPT = 0.8
-"""Share of what was measured before that still counts after another step."""
+_FULL = 0.5
+"""Share of what a step may hold from which on it need not wait for more."""
 
 
 @dataclass(slots=True)
@@ -22,24 +22,11 @@ class _Account:
     Args:
         served_s: engine seconds it had; or, where it had fewer while nothing of it waited, those
             of the model that had the turn when it came back.
-        measured_s: of its steps, the older the less they count.
-        measured_cost: rows × passes of the same steps, forgotten alike.
+        pace: of its steps.
     """
 
     served_s: float = 0.0
-    measured_s: float = 0.0
-    measured_cost: float = 0.0
-
-    def learn(self, cost: int, seconds: float) -> None:
-        # Sums, not a mean of rates: a small step, most of it overhead, weighs little.
-        self.measured_s = _KEPT * self.measured_s + seconds
-        self.measured_cost = _KEPT * self.measured_cost + cost
-
-    def cost_within(self, seconds: float) -> float:
-        """Rows × passes that take so long; no limit before the first step."""
-        if self.measured_s <= 0:
-            return math.inf
-        return seconds * self.measured_cost / self.measured_s
+    pace: Pace = field(default_factory=Pace)
 
 
 class Scheduler:
@@ -53,8 +40,8 @@ class Scheduler:
 
     Args:
         batch_cost: rows × passes of a step at most.
-        batch_s: seconds that a step should take at most, by what the model's rows × passes took
-            before. A single work above either gets a step of its own.
+        batch_s: seconds that a step should take at most, by what the model's steps took before
+            (see `Pace`). A single work above either gets a step of its own.
         max_works: that may wait; one more is refused.
         max_bytes: of inputs that may wait; but a work always fits an empty queue.
     """
@@ -113,13 +100,25 @@ class Scheduler:
 
     def schedule(self) -> Step | None:
         """The next step, taken off the queue; None where nothing waits."""
+        return self._next(full=False)
+
+    def schedule_ahead(self) -> Step | None:
+        """A step to follow the one that runs, where waiting for that one's end would not change it.
+
+        It has to be as good as full, and no other model may wait whose turn it could become.
+        """
+        return self._next(full=True) if len(self._queues) == 1 else None
+
+    def _next(self, *, full: bool) -> Step | None:
         if not self._queues:
             return None
         model = min(self._queues, key=lambda name: self._accounts[name].served_s)
         account = self._accounts[model]
         self._turn_s = account.served_s
-        room = min(self._batch_cost, account.cost_within(self._batch_s))
+        room = min(self._batch_cost, account.pace.cost_within(self._batch_s))
         chosen = self._fill(list(self._queues[model].values()), room)
+        if full and sum(work.cost for work in chosen) < _FULL * room:
+            return None
         for work in chosen:
             self._take(work)
         if model in self._queues:
@@ -133,7 +132,7 @@ class Scheduler:
         account = self._accounts[first.model]
         account.served_s += seconds
         if first.batch_key is not None:
-            account.learn(step.cost, seconds)
+            account.pace.learn(step.cost, seconds)
 
     @staticmethod
     def _fill(waiting: list[Work], room: float) -> list[Work]:

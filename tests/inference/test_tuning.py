@@ -46,9 +46,8 @@ def choose(network: nn.Module, wanted: str, passes: int = 50) -> tuning.Precisio
 @pytest.fixture
 def as_if_much_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock says that bfloat16 takes a tenth, whatever this machine has."""
-    times = iter([1.0, 0.1, 0.1])
     monkeypatch.setattr(tuning, "_has_fast_bfloat16", lambda: True)
-    monkeypatch.setattr(tuning, "seconds", lambda _: next(times))
+    monkeypatch.setattr(tuning, "seconds", lambda *_: [1.0, 0.1])
 
 
 @pytest.mark.usefixtures("as_if_much_faster")
@@ -70,12 +69,12 @@ def test_bfloat16_is_not_taken_where_it_is_not_clearly_faster(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tuning, "_has_fast_bfloat16", lambda: True)
-    monkeypatch.setattr(tuning, "seconds", lambda _: 1.0)
+    monkeypatch.setattr(tuning, "seconds", lambda *_: [1.0, 1.0])
     assert choose(wide(), "auto").name == "float32"
 
 
 def test_without_units_for_it_bfloat16_is_not_even_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: object) -> float:
+    def refuse(*_: object) -> list[float]:
         raise AssertionError("timed")
 
     monkeypatch.setattr(tuning, "_has_fast_bfloat16", lambda: False)
@@ -107,8 +106,8 @@ def test_small_networks_are_neither_thinned_nor_rounded() -> None:
 
 def test_thinning_starts_where_it_was_measured_to_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     # Dense and thinned in turn, for 128, 32, 8 and 1 rows.
-    times = iter([10.0, 5.0, 4.0, 3.0, 1.0, 2.0])
-    monkeypatch.setattr(tuning, "seconds", lambda _: next(times))
+    times = iter([[10.0, 5.0], [4.0, 3.0], [1.0, 2.0]])
+    monkeypatch.setattr(tuning, "seconds", lambda *_: next(times))
     program = program_of(wide())
     with torch.inference_mode():
         assert tuning.tune_thinning(program, inputs, 50, NoiseBank(0, 2**27)) == 32
@@ -116,8 +115,8 @@ def test_thinning_starts_where_it_was_measured_to_pay(monkeypatch: pytest.Monkey
 
 
 def test_thinning_that_never_pays_stays_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter([1.0, 2.0])
-    monkeypatch.setattr(tuning, "seconds", lambda _: next(times))
+    times = iter([[1.0, 2.0]])
+    monkeypatch.setattr(tuning, "seconds", lambda *_: next(times))
     program = program_of(wide())
     with torch.inference_mode():
         assert tuning.tune_thinning(program, inputs, 50, NoiseBank(0, 2**27)) is None

@@ -95,3 +95,23 @@ def test_a_running_step_skips_requests_whose_client_left(slow: LoadedModel) -> N
     metrics = own._metrics
     assert count(metrics, "candor_batch_rows_count") == 1
     assert count(metrics, "candor_passes_total") == 2 * 3
+
+
+def test_the_engine_has_its_next_full_step_before_it_is_done_with_one(slow: LoadedModel) -> None:
+    scheduler = Scheduler(3, 1.0, max_works=100, max_bytes=10**9)
+    own = Runner(scheduler, Metrics())
+    waiting: list[int] = []
+
+    async def crowd() -> list[Fields]:
+        requests = (
+            own.submit(slow, torch.tensor([[100.0]]), plan(0), ["mean"], timeout_s=30.0)
+            for _ in range(4)
+        )
+        tasks = [asyncio.ensure_future(request) for request in requests]
+        await asyncio.sleep(0.05)
+        waiting.append(len(scheduler))
+        return await asyncio.gather(*tasks)
+
+    assert len(asyncio.run(crowd())) == 4
+    assert waiting == [2]
+    assert count(own._metrics, "candor_batch_rows_count") == 4

@@ -92,13 +92,17 @@ def test_an_order_is_kept_even_where_a_later_work_would_fit() -> None:
 
 
 def test_a_step_is_filled_up_to_the_seconds_that_its_cost_took_before() -> None:
-    scheduler = roomy(batch_cost=10_000, batch_s=0.5)
+    scheduler = roomy(batch_cost=10_000, batch_s=0.55)
     for number in range(100):
         scheduler.add(work(number))
     learnt = scheduler.schedule()
     assert learnt is not None
     assert len(learnt.works) == 100  # nothing is known yet
     scheduler.finish(learnt, seconds=10.0)  # 0.1 s a work
+    scheduler.add(work(0))
+    alone = scheduler.schedule()
+    assert alone is not None
+    scheduler.finish(alone, seconds=0.1)
     for number in range(12):
         scheduler.add(work(number))
     assert [len(step.works) for step in steps(scheduler)] == [5, 5, 2]
@@ -124,6 +128,26 @@ def test_what_runs_alone_teaches_nothing_of_batches() -> None:
     for number in range(1, 13):
         scheduler.add(work(number))
     assert [len(step.works) for step in steps(scheduler)] == [12]
+
+
+def test_only_a_step_that_is_as_good_as_full_is_taken_ahead() -> None:
+    scheduler = roomy(batch_cost=100)
+    for number in range(4):
+        scheduler.add(work(number))
+    assert scheduler.schedule_ahead() is None
+    scheduler.add(work(4))
+    ahead = scheduler.schedule_ahead()
+    assert ahead is not None
+    assert [w.number for w in ahead.works] == [0, 1, 2, 3, 4]
+    assert scheduler.schedule_ahead() is None
+
+
+def test_nothing_is_taken_ahead_while_another_model_waits_for_its_turn() -> None:
+    scheduler = roomy(batch_cost=100)
+    scheduler.add(work(0, "a", rows=10))
+    scheduler.add(work(1, "b", rows=10))
+    assert scheduler.schedule_ahead() is None
+    assert len(scheduler) == 2
 
 
 class Engine:
@@ -174,8 +198,9 @@ def test_once_the_cost_is_known_no_step_takes_longer_than_it_should(
     rows: list[int], seconds: float, batch_s: float
 ) -> None:
     engine = Engine(roomy(10_000, batch_s), {"a": seconds})
-    engine.scheduler.add(work(0, "a"))
-    engine.step()
+    for size in (1, 2):
+        engine.scheduler.add(work(0, "a", rows=size))
+        engine.step()
     for number, of_one in enumerate(rows, start=1):
         engine.scheduler.add(work(number, "a", rows=of_one))
     while len(engine.scheduler):

@@ -1,0 +1,62 @@
+"""How long a model's steps take, learnt from those before."""
+
+from __future__ import annotations
+
+import math
+
+_KEPT = 0.9
+"""Share of what was measured before that still counts after another step."""
+
+_SPREAD = 0.1
+"""Relative spread of the steps' sizes from which on the parts of their time can be told apart."""
+
+_LEAST = 0.05
+"""Share of a step's time that grows with its size at least: noise must not make steps endless."""
+
+_INSTANT_S = 1e-9
+
+
+class Pace:
+    """A step takes a fixed time and a time for each row × pass: least squares, forgetting.
+
+    Both parts matter. Where a pass costs the same for one row as for fifty, a limit by the mean
+    time of a row would keep requests apart for good just because the first ones came alone.
+    """
+
+    def __init__(self) -> None:
+        self._weight = 0.0
+        self._cost = 0.0
+        self._seconds = 0.0
+        self._cost_squared = 0.0
+        self._cost_seconds = 0.0
+        self._fixed_s: float | None = None
+
+    def learn(self, cost: int, seconds: float) -> None:
+        """A step of `cost` rows × passes took so long."""
+        self._weight = _KEPT * self._weight + 1.0
+        self._cost = _KEPT * self._cost + cost
+        self._seconds = _KEPT * self._seconds + seconds
+        self._cost_squared = _KEPT * self._cost_squared + cost * cost
+        self._cost_seconds = _KEPT * self._cost_seconds + cost * seconds
+        mean_cost, mean_s = self._cost / self._weight, self._seconds / self._weight
+        variance = self._cost_squared / self._weight - mean_cost**2
+        if variance > (_SPREAD * mean_cost) ** 2:
+            slope = (self._cost_seconds / self._weight - mean_cost * mean_s) / variance
+            whole = mean_s / mean_cost
+            self._fixed_s = mean_s - min(max(slope, _LEAST * whole), whole) * mean_cost
+
+    def cost_within(self, seconds: float) -> float:
+        """Rows × passes that take so long, or twice the fixed time where that is longer.
+
+        There is no limit before the first step. Until steps of different sizes were seen, twice the
+        usual size: the way to see one.
+        """
+        if not self._weight:
+            return math.inf
+        mean_cost, mean_s = self._cost / self._weight, self._seconds / self._weight
+        if mean_s < _INSTANT_S:
+            return math.inf
+        if self._fixed_s is None:
+            return max(2.0, seconds / mean_s) * mean_cost
+        fixed_s = min(self._fixed_s, (1.0 - _LEAST) * mean_s)
+        return max(seconds - fixed_s, fixed_s) * mean_cost / (mean_s - fixed_s)
