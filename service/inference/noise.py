@@ -175,37 +175,57 @@ class Noise:
         Returns:
             [.., L, R, k, ..], R either B or 1.
         """
-        parts = [
-            self._factors_of(group, site, rate, shape, batch_dim, dtype, device)
-            for group in range(len(self.banks))
-        ]
-        return torch.cat(parts, dim=batch_dim) if len(parts) > 1 else parts[0]
 
-    def _factors_of(
+        def make(bits: Tensor) -> Tensor:
+            factors = keep(bits, rate).to(dtype)
+            return factors.mul_(_scale(1.0 / (1.0 - rate), factors)) if rate < 1.0 else factors
+
+        return self._laid_out(site, shape, batch_dim, device, dtype, make)
+
+    def masks(
+        self, site: int, rate: float, shape: Sequence[int], batch_dim: int, device: torch.device
+    ) -> Tensor:
+        """What the bits of a 16-bit number are joined with: all ones, or none with prob. `rate`.
+
+        Arguments and shape as of `factors`.
+        """
+        return self._laid_out(
+            site, shape, batch_dim, device, torch.int16,
+            lambda bits: keep(bits, rate).to(torch.int16).neg_(),
+        )  # fmt: skip
+
+    def _laid_out(
         self,
-        group: int,
         site: int,
-        rate: float,
         shape: Sequence[int],
         batch_dim: int,
-        dtype: torch.dtype,
         device: torch.device,
+        dtype: torch.dtype,
+        make: Callable[[Tensor], Tensor],
     ) -> Tensor:
-        def make(streams: Streams) -> Tensor:
-            bits = streams.bits(site, prod(shape), device)
-            return _factors(bits, rate, shape, batch_dim, dtype)
+        """Something of a site's bits [L, R, count], laid out as its noise: [.., L, R, k, ..]."""
 
-        if self.row_numbers is None:
-            bank = self.banks[group]
-            kept = bank.get(
-                ("factors", site, tuple(shape), dtype, device),
-                self.stop,
-                prod(shape) * dtype.itemsize,
-                lambda passes: (make(Streams(bank.seed, range(passes))),),
-            )
-            if kept is not None:
-                return kept[0].narrow(batch_dim, self.passes.start, len(self.passes))
-        return make(self.streams(group))
+        def of(streams: Streams) -> Tensor:
+            made = make(streams.bits(site, prod(shape), device))
+            lanes, rows, _ = made.shape
+            by_lane = made.reshape(lanes, rows, *shape)
+            return by_lane.movedim((0, 1), (batch_dim, batch_dim + 1)).contiguous()
+
+        def of_group(group: int) -> Tensor:
+            if self.row_numbers is None:
+                bank = self.banks[group]
+                kept = bank.get(
+                    ("laid out", site, tuple(shape), dtype, device),
+                    self.stop,
+                    prod(shape) * dtype.itemsize,
+                    lambda passes: (of(Streams(bank.seed, range(passes))),),
+                )
+                if kept is not None:
+                    return kept[0].narrow(batch_dim, self.passes.start, len(self.passes))
+            return of(self.streams(group))
+
+        parts = [of_group(group) for group in range(len(self.banks))]
+        return torch.cat(parts, dim=batch_dim) if len(parts) > 1 else parts[0]
 
     def draw(
         self,
@@ -219,17 +239,6 @@ class Noise:
         count = prod(shape) // (self.layout.lanes * self.rows)
         bits = self.bits(site, count, device)
         return Draw(bits, tuple(shape), batch_dim, self.rows, rate)
-
-
-def _factors(
-    bits: Tensor, rate: float, shape: Sequence[int], batch_dim: int, dtype: torch.dtype
-) -> Tensor:
-    factors = keep(bits, rate).to(dtype)
-    if rate < 1.0:
-        factors.mul_(_scale(1.0 / (1.0 - rate), factors))
-    lanes, rows, _ = factors.shape
-    laid_out = factors.reshape(lanes, rows, *shape).movedim((0, 1), (batch_dim, batch_dim + 1))
-    return laid_out.contiguous()
 
 
 def _scale(scale: float, like: Tensor) -> Tensor | float:

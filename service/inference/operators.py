@@ -111,11 +111,12 @@ def _scaled_product(query: Tensor, key: Tensor, scale: float) -> Tensor:
     """scale · Q Kᵀ, [..., L, E] and [..., S, E] → [..., L, S]."""
     if query.shape[:-2] != key.shape[:-2] or query.dim() < 3:
         return (query * scale) @ key.mT
-    # The product itself takes a factor; a tensor for the scaled queries is not needed.
+    # The product itself takes a factor; a tensor for the scaled queries is not needed. Heads that
+    # lie beside each other it would first copy element by element.
     product = torch.baddbmm(
         query.new_empty(()),
-        query.flatten(0, -3),
-        key.flatten(0, -3).mT,
+        query.contiguous().flatten(0, -3),
+        key.contiguous().flatten(0, -3).mT,
         beta=0,
         alpha=scale,
     )

@@ -158,7 +158,10 @@ class Program:
 
 
 def _converted(graph_module: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
-    converted = copy.deepcopy(graph_module).to(dtype)
+    converted = copy.deepcopy(graph_module)
+    if dtype.itemsize == 2:
+        rewrites.fold_scales(converted)
+    converted.to(dtype)
     floating = (torch.float32, torch.float64)
     for node in converted.graph.nodes:
         if node.kwargs.get("dtype") in floating:

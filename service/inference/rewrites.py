@@ -518,3 +518,31 @@ def fuse_linear_layers(graph_module: fx.GraphModule) -> None:
         if last is not node:
             graph_module.graph.erase_node(node)
     graph_module.recompile()
+
+
+def fold_scales(graph_module: fx.GraphModule) -> None:
+    """Let linear layers beside a drop scale their weights by its 1 / (1 − rate).
+
+    For numbers of 16 bits only: what is left of the drop clears bits, several times faster than a
+    product in bfloat16, and weights that are scaled before they are rounded are right on average.
+    """
+    for node in graph_module.graph.nodes:
+        chain = module_of(graph_module, node, Chain)
+        if chain is not None:
+            chain.take_scales()
+        drop = module_of(graph_module, node, Drop)
+        if drop is None or drop.rate >= 1.0:
+            continue
+        scale = 1.0 / (1.0 - drop.rate)
+        tensor, _, *residual = node.args
+        before = module_of(graph_module, tensor, Linear)
+        user = _single_user(node)
+        after = module_of(graph_module, user, Linear) if user is not None and not residual else None
+        only_reader = len(tensor.users) == 1 and tensor not in residual
+        if before is not None and before.is_linear and only_reader:
+            before.scale(scale, with_bias=True)
+        elif after is not None:
+            after.scale(scale, with_bias=False)
+        else:
+            continue
+        drop.scaled_elsewhere = True

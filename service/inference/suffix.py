@@ -53,6 +53,17 @@ class Linear(nn.Module):
     def extra_repr(self) -> str:
         return f"{list(self.weight.shape)}, {self._activation}"
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether no activation follows in it."""
+        return self._activation == "none"
+
+    def scale(self, factor: float, *, with_bias: bool) -> None:
+        """Multiply its output, or without the bias its input, by a number."""
+        self.weight = nn.Parameter(self.weight * factor, requires_grad=False)
+        if self.bias is not None and with_bias:
+            self.bias = nn.Parameter(self.bias * factor, requires_grad=False)
+
     def forward(self, tensor: Tensor) -> Tensor:
         """[.., in] → [.., out]."""
         # nn.MultiheadAttention puts time before the batch; a layer that acts on the last dimension
@@ -92,6 +103,9 @@ class Spread(nn.Module):
 class Drop(nn.Module):
     """Multiplies with 0 or 1 / (1 − rate), each element or each channel.
 
+    Where a linear layer beside it has taken the 1 / (1 − rate) into its weights, it only clears the
+    bits of what is dropped.
+
     Args:
         site: its number.
         rate: of dropping.
@@ -115,18 +129,21 @@ class Drop(nn.Module):
         # Both are found once the whole graph is known.
         self.from_deterministic = False
         self.in_place = False
+        self.scaled_elsewhere = False
 
     def extra_repr(self) -> str:
         return f"site {self.site}, rate {self.rate}"
 
     def forward(self, tensor: Tensor, noise: Noise, residual: Tensor | None = None) -> Tensor:
         """Drop from `tensor`; with a `residual`, of the result's shape, add that."""
-        dim, layout = self.batch_dim, noise.layout
+        dim, layout, dtype = self.batch_dim, noise.layout, tensor.dtype
         shape = list(tensor.shape)
         if self.by_channel:
             shape[2:] = [1] * (len(shape) - 2)
         shape[dim] //= layout.rows * (layout.groups if self.from_deterministic else layout.lanes)
-        factors = noise.factors(self.site, self.rate, shape, dim, tensor.dtype, tensor.device)
+        factors = self._factors(noise, shape, tensor)
+        if self.scaled_elsewhere:
+            tensor = tensor.view(torch.int16)
         if self.from_deterministic:
             # [.., G, T, B, k, ..]
             split = layout.spread(tensor, dim).unflatten(dim + 2, (layout.rows, -1))
@@ -135,11 +152,21 @@ class Drop(nn.Module):
             split = tensor.unflatten(dim, (layout.lanes, layout.rows, -1))
         last = dim + (3 if self.from_deterministic else 2)
         in_place = self.in_place and not self.from_deterministic
-        dropped = split.mul_(factors) if in_place else split * factors
+        if self.scaled_elsewhere:
+            bits = split.bitwise_and_(factors) if in_place else split & factors
+            dropped = bits.view(dtype)
+        else:
+            dropped = split.mul_(factors) if in_place else split * factors
         if residual is not None:
             dropped.add_(residual.unflatten(dim, dropped.shape[dim : last + 1]))
         flat: Tensor = dropped.flatten(dim, last)
         return flat
+
+    def _factors(self, noise: Noise, shape: Sequence[int], like: Tensor) -> Tensor:
+        where = (self.site, self.rate, shape, self.batch_dim)
+        if self.scaled_elsewhere:
+            return noise.masks(*where, like.device)
+        return noise.factors(*where, like.dtype, like.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +323,14 @@ class Chain(nn.Module):
         """How many weights it has."""
         return sum(weight.numel() for weight in self.weights)
 
+    def take_scales(self) -> None:
+        """Scale the weights once instead of what they multiply in every pass."""
+        for number, link in enumerate(self.links):
+            if link.drop.rate < 1.0:
+                scaled = self.weights[number] / (1.0 - link.drop.rate)
+                self.weights[number] = nn.Parameter(scaled, requires_grad=False)
+                link.drop.scaled_elsewhere = True
+
     def _thinned_numbers(self) -> int:
         """About how many weights a thinned pass has."""
         kept = [1.0 - link.drop.rate for link in self.links] + [1.0]
@@ -312,7 +347,7 @@ class Chain(nn.Module):
         prepared: list[Tensor] = [kept[0][0]]
         for number, link in enumerate(self.links):
             units, used = kept[number]
-            scale = 1.0 / (1.0 - link.drop.rate)
+            scale = 1.0 if link.drop.scaled_elsewhere else 1.0 / (1.0 - link.drop.rate)
             weight = self.weights[number].float().t() * scale  # [in, out]
             rows = weight[units] * used[..., None]  # [T, K, out]
             bias = self.biases[number].float().expand(len(passes), 1, -1)

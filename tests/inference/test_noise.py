@@ -44,6 +44,14 @@ def test_any_range_of_passes_has_its_own_factors_kept_or_not(
     assert bank.bytes <= limit
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
+def test_masks_keep_all_bits_of_what_the_factors_keep(rate: float) -> None:
+    noise = Noise([NoiseBank(seed, 10**6) for seed in (1, 2)], range(3, 6), 2)
+    masks = noise.masks(7, rate, (5, 2, 3), 1, CPU)
+    assert masks.dtype == torch.int16
+    assert torch.equal(masks, -(factors(noise, rate) > 0).to(torch.int16))
+
+
 def test_groups_have_the_factors_of_their_seeds() -> None:
     banks = [NoiseBank(seed, 10**6) for seed in (1, 2)]
     both = factors(Noise(banks, range(4), 2))
