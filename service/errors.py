@@ -8,6 +8,8 @@ CandorError
 ├── InvalidInput          a value of the request does not fit; names the field
 │   ├── MalformedBody     the body could not be read as JSON or .npy at all
 │   └── UnsupportedMedia  the body is of a kind that is not read here
+├── CalibrationFailed     data from which nothing can be calibrated or measured; names the field
+│   └── TooFewRows        there are not rows enough; says how many are needed
 ├── LimitExceeded         the request is larger than a limit, which it names
 ├── QueueFull             too much is waiting already
 ├── DeadlineExceeded      the answer would come too late
@@ -84,6 +86,14 @@ class MalformedBody(InvalidInput):
 
 class UnsupportedMedia(InvalidInput):
     """The body is of a content type that is not read here."""
+
+
+class CalibrationFailed(CandorError):
+    """Nothing can be calibrated or measured on this data; `field` names the part at fault."""
+
+
+class TooFewRows(CalibrationFailed):
+    """There are not rows enough; `expected` is the number needed, `received` what came."""
 
 
 class LimitExceeded(CandorError):

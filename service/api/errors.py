@@ -23,6 +23,7 @@ STATUS: dict[type[errors.CandorError], int] = {
     errors.LimitExceeded: 413,
     errors.UnsupportedMedia: 415,
     errors.InvalidInput: 422,
+    errors.CalibrationFailed: 422,
     errors.QueueFull: 429,
     errors.ClientLeft: 499,
     errors.EngineFailure: 500,

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 
 from service.inference import stopping
 from service.inference.stopping import chi_square_quantile, inflation, looks, may_stop
