@@ -123,7 +123,7 @@ def reliability(
     place_B = _bin_of(confidence_B, scheme, bins)
     counts_K = np.bincount(place_B)
     held_K = counts_K > 0
-    right_K = np.bincount(place_B, weights=correct_B)[held_K]
+    right_K = np.bincount(place_B, weights=correct_B)[held_K].astype(np.float64)
     sure_K = np.bincount(place_B, weights=confidence_B)[held_K]
     counts_K = counts_K[held_K]
     return Reliability(
