@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -45,7 +46,8 @@ class NoiseBank:
     """Keeps what was prepared of one seed's noise, within a byte budget.
 
     Everything is kept for the passes from 0 on, along one dimension, so that any range of passes is
-    a view of it. The least recently used goes first.
+    a view of it. The least recently used goes first. Several threads may ask at once: what one of
+    them makes the others wait for.
 
     Args:
         seed: whose noise it is.
@@ -59,6 +61,7 @@ class NoiseBank:
         self._limit_bytes = limit_bytes
         self._kept: OrderedDict[Hashable, tuple[int, tuple[Tensor, ...]]] = OrderedDict()
         self.bytes = 0
+        self._lock = threading.RLock()
 
     def get(
         self,
@@ -75,6 +78,16 @@ class NoiseBank:
             bytes_a_pass: of what is made.
             make: makes it for so many passes.
         """
+        with self._lock:
+            return self._get(key, passes, bytes_a_pass, make)
+
+    def _get(
+        self,
+        key: Hashable,
+        passes: int,
+        bytes_a_pass: int,
+        make: Callable[[int], tuple[Tensor, ...]],
+    ) -> tuple[Tensor, ...] | None:
         held, tensors = self._kept.get(key, (0, ()))
         if held >= passes:
             self._kept.move_to_end(key)

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from service.errors import ModelBroken
-from service.inference import measures
 from service.types import Task
 
 
@@ -29,26 +28,6 @@ def values(task: Task, outputs: Tensor) -> Tensor:
     if task is Task.HETEROSCEDASTIC_REGRESSION:
         return outputs.chunk(2, dim=-1)[0]
     return outputs
-
-
-def probabilities_and_entropy(task: Task, outputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Raw outputs [T, B, K, D...] → probabilities [T, B, D..., C] and their entropies [T, B, D...].
-
-    Of a classification, binary or multilabel task; in nats.
-    """
-    if task is not Task.CLASSIFICATION:
-        probs_TBC = values(task, outputs)
-        return probs_TBC, measures.bernoulli_entropy(probs_TBC)
-    # The logarithms are at hand here, and cost more than all else when they are not.
-    logits = _outputs_last(outputs)
-    below = logits - logits.amax(dim=-1, keepdim=True)
-    # Beyond this the exponential is zero; zero times −∞ would not be.
-    below.clamp_min_(-750.0)
-    exponentials = below.exp()
-    totals = exponentials.sum(dim=-1, keepdim=True)
-    probs_TBC = exponentials.div_(totals)
-    entropy_TB = below.sub_(totals.log_()).mul_(probs_TBC).sum(dim=-1).neg_()
-    return probs_TBC, entropy_TB
 
 
 def log_variances(outputs: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from service.inference.strategies import (
     choose_plain,
     choose_program,
 )
+from service.inference.workers import Workers
 from service.types import Masks
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,9 @@ _WORKSPACE = 2
 """Kernels allocate scratch memory that no tensor shows; seen to stay below the tensors' own."""
 
 _KNOWN_SHAPES = 1024
+
+_ROUNDS = 2
+"""Chunks that each thread gets at least where several run at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,19 @@ class _Cost:
     opening: int
     boundary: int
     row_pass: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunking:
+    """How work is cut into chunks.
+
+    Args:
+        row_passes: rows × passes of a chunk.
+        threads: that run a chunk each; None where all cores work on one chunk at a time.
+    """
+
+    row_passes: int
+    threads: Workers | None
 
 
 class Sampler:
@@ -112,7 +129,9 @@ class Sampler:
         self._program = program
         self._fast: Way | None = recorded or program
         self._bank = bank
-        self._chunk: int | None = None
+        self._alone: int | None = None
+        self._several: tuple[int, Workers] | None = None
+        self._most: int | None = None
         self._costs: dict[tuple[int, ...], _Cost] = {}
 
     def deterministic(self, inputs: Tensor) -> Tensor:
@@ -148,10 +167,16 @@ class Sampler:
             return self._fast
         return self._plain
 
-    def row_passes_at_once(self, inputs: Tensor) -> int:
-        """How many passes of rows like these make a chunk."""
+    def chunking(self, inputs: Tensor, row_passes: int = 1) -> Chunking:
+        """How so many rows × passes, of rows like these, are cut."""
         fitting = max(1, self.memory_bytes // max(1, self.cost(inputs).row_pass))
-        return fitting if self._chunk is None else min(fitting, self._chunk)
+        if self._most is not None:
+            fitting = min(fitting, self._most)
+        if self._several is not None and self.way_for(inputs) is self._program:
+            chunk, threads = self._several
+            if row_passes >= _ROUNDS * len(threads) * chunk:
+                return Chunking(max(1, min(chunk, fitting // len(threads))), threads)
+        return Chunking(fitting if self._alone is None else min(fitting, self._alone), None)
 
     def rows_at_once(self, inputs: Tensor) -> tuple[int, int]:
         """How many rows like these are opened at once, and how many may stay open."""
@@ -165,14 +190,21 @@ class Sampler:
         inputs = example(1)
         limit = max(1, self.memory_bytes // max(1, self.cost(inputs).row_pass))
         bank = NoiseBank(self._bank.seed, self.memory_bytes)
+        way = self.way_for(inputs)
         with torch.inference_mode():
-            self._chunk = tuning.time_chunks(self.way_for(inputs), example, limit, bank).chunk
+            self._alone = tuning.time_chunks(way, example, limit, bank).chunk
+            if way is self._program:
+                several = tuning.choose_workers(self._program, example, limit, self._alone, bank)
+                if several is not None:
+                    self._several = several
+                    reason = f"{self.strategy.reason}; long runs {len(several[1])} chunks at a time"
+                    self.strategy = Choice(self.strategy.name, reason)
         return self
 
     def shrink(self, row_passes: int) -> None:
         """Remember that so many passes × rows are the most that fit after all."""
         log.warning("out of memory: from now on %d rows x passes make a chunk", row_passes)
-        self._chunk = max(1, row_passes)
+        self._most = max(1, row_passes)
 
     def cost(self, inputs: Tensor) -> _Cost:
         """What a row of this shape needs, measured on the first such row that comes."""
@@ -273,7 +305,7 @@ class Batch:
             for start in range(0, len(own), kept):
                 some = own[start : start + kept]
                 by_size.setdefault(len(some), []).append(some)
-        fitting = self._sampler.row_passes_at_once(self._inputs)
+        fitting = self._sampler.chunking(self._inputs).row_passes
         for rows, groups in by_size.items():
             together = max(1, min(kept // rows, fitting // (rows * passes)))
             if not self._way.groups_together:
@@ -297,15 +329,30 @@ class Batch:
     def _run_group(self, places: Sequence[int], passes: range) -> Iterator[Chunk]:
         """Rows of one seed, pass by pass so that what a pass draws serves all of them."""
         boundary = self._boundary(places)
+
+        def attempt(piece: tuple[range, range]) -> Iterator[Chunk]:
+            some, numbers = piece
+            own = [places[index] for index in some]
+            return self._attempt(boundary.select(some), own, 1, numbers, passes.stop)
+
+        pieces = self._pieces(len(places), passes)
+        threads = self._sampler.chunking(self._inputs, len(places) * len(passes)).threads
+        if threads is None:
+            for piece in pieces:
+                yield from attempt(piece)
+        else:
+            for chunks in threads.in_order(lambda piece: list(attempt(piece)), pieces):
+                yield from chunks
+
+    def _pieces(self, rows: int, passes: range) -> Iterator[tuple[range, range]]:
+        """Which rows and passes make a chunk each."""
         first = passes.start
         while first < passes.stop:
             # Asked anew each time: what did not fit has made it smaller.
-            fitting = self._sampler.row_passes_at_once(self._inputs)
-            numbers = range(first, min(first + max(1, fitting // len(places)), passes.stop))
-            for start in range(0, len(places), fitting):
-                some = range(start, min(start + fitting, len(places)))
-                own = [places[index] for index in some]
-                yield from self._attempt(boundary.select(some), own, 1, numbers, passes.stop)
+            fitting = self._sampler.chunking(self._inputs, rows * len(passes)).row_passes
+            numbers = range(first, min(first + max(1, fitting // rows), passes.stop))
+            for start in range(0, rows, fitting):
+                yield range(start, min(start + fitting, rows)), numbers
             first = numbers.stop
 
     def _attempt(

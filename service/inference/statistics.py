@@ -17,9 +17,9 @@ Shapes: rows B first, places D... of a dense output next, outputs C last, all fl
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Collection
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -46,6 +46,10 @@ SUMMARY_FIELDS = (
 """All that needs no kept samples; a task has some of them."""
 
 _Sums = dict[str, Tensor]
+
+_NUMBERS_AT_ONCE = 2**16
+"""Of passes × rows × outputs: temporaries of half a megabyte stay in the cache, and are not given
+back to the system each time, which would cost more than the arithmetic."""
 
 
 class RunningStatistics:
@@ -113,29 +117,67 @@ class RunningStatistics:
 
 def _sums_of(task: Task, raw: Tensor) -> _Sums:
     """The sums of passes [t, b, C, D...] by themselves."""
-    precise = raw.double()
-    entropy_TB: Tensor | None = None
-    if task.is_regression:
-        values_TBC = outputs.values(task, precise)
-    else:
-        values_TBC, entropy_TB = outputs.probabilities_and_entropy(task, precise)
-    passes, rows = values_TBC.shape[:2]
-    mean_BC = measures.mean(values_TBC)
-    sums = {
-        "count": values_TBC.new_full((rows,), passes),
-        "mean": mean_BC,
-        "deviations": (values_TBC - mean_BC).square_().sum(dim=0),
+    rows = raw.shape[1]
+    sums_of = _classification_sums if task is Task.CLASSIFICATION else partial(_values_sums, task)
+    at_once = max(1, _NUMBERS_AT_ONCE * max(1, rows) // max(1, raw.numel()))
+    if raw.device.type != "cpu" or rows <= at_once:
+        return {"count": _count(raw), **sums_of(raw)}
+    parts = [sums_of(part) for part in raw.split(at_once, dim=1)]
+    return {
+        "count": _count(raw),
+        **{name: torch.cat([part[name] for part in parts]) for name in parts[0]},
     }
+
+
+def _count(raw: Tensor) -> Tensor:
+    return raw.new_full(raw.shape[1:2], len(raw), dtype=torch.float64)
+
+
+def _values_sums(task: Task, raw: Tensor) -> _Sums:
+    precise = raw.double()
+    values_TBC = outputs.values(task, precise)
+    mean_BC = measures.mean(values_TBC)
+    sums = {"mean": mean_BC, "deviations": (values_TBC - mean_BC).square_().sum(dim=0)}
     if task is Task.HETEROSCEDASTIC_REGRESSION:
         noise_TBC = outputs.log_variances(precise)
+        passes = len(noise_TBC)
         log_mean_BC = noise_TBC.logsumexp(dim=0) - math.log(passes)
         sums["log_noise"] = log_mean_BC
         sums["entropy"] = passes * regression.expected_entropy(noise_TBC)
         sums["divergence"] = _noise_divergence(noise_TBC, log_mean_BC).sum(dim=0)
-    elif entropy_TB is not None:
-        sums["entropy"] = entropy_TB.sum(dim=0)
-        sums["votes"] = _votes(task, values_TBC)
+    elif not task.is_regression:
+        sums["entropy"] = measures.bernoulli_entropy(values_TBC).sum(dim=0)
+        sums["votes"] = (values_TBC >= 0.5).sum(dim=0, dtype=torch.float64)
     return sums
+
+
+def _classification_sums(logits: Tensor) -> _Sums:
+    """Softmax, its entropy and its sums in one go: the logarithms are at hand only in between."""
+    classes, passes = 2, 0
+    if logits.dim() == 3 and logits.shape[2] < logits.shape[0] * logits.shape[1]:
+        # A reduction over a short last dimension is several times slower than over the first.
+        logits, classes, passes = logits.movedim(2, 0).contiguous(), 0, 1
+    logits = logits.double()
+    # Beyond this the exponential is zero; zero times −∞ would not be.
+    below = (logits - logits.amax(dim=classes, keepdim=True)).clamp_min_(-750.0)
+    probs = below.exp()
+    totals = probs.sum(dim=classes, keepdim=True)
+    probs.div_(totals)
+    mean = probs.mean(dim=passes)
+    labels = probs.max(dim=classes).indices
+    entropy = below.mul_(probs).sum(dim=classes, keepdim=True).neg_().add_(totals.log_())
+    deviations = probs.sub_(mean.unsqueeze(passes)).square_().sum(dim=passes)
+    # Of rows and classes alone, the passes having been summed: [C, B] or [B, C, D...].
+    class_dim = 0 if classes == 0 else 1
+    chosen = labels.movedim(0, class_dim)
+    votes = torch.zeros_like(mean)
+    votes.scatter_add_(class_dim, chosen, votes.new_ones(()).expand(chosen.shape))
+    return {
+        "mean": mean.movedim(class_dim, -1),
+        "deviations": deviations.movedim(class_dim, -1),
+        "entropy": entropy.squeeze(classes).sum(dim=0),
+        "votes": votes.movedim(class_dim, -1),
+    }
 
 
 def _merged(task: Task, a: _Sums, b: _Sums) -> _Sums:
@@ -178,11 +220,11 @@ def _fields(task: Task, sums: _Sums) -> dict[str, Callable[[], Tensor]]:
     after_rows = outputs.outputs_after_rows
     mean_BC, count_B = sums["mean"], sums["count"]
 
-    @functools.cache
+    @cache
     def variance_BC() -> Tensor:
         return _variance(count_B, sums["deviations"])
 
-    @functools.cache
+    @cache
     def std() -> Tensor:
         return after_rows(variance_BC().sqrt())
 
@@ -196,14 +238,18 @@ def _fields(task: Task, sums: _Sums) -> dict[str, Callable[[], Tensor]]:
         "variance": lambda: variance_BC().mean(dim=-1),
     }
     if not task.is_regression:
-        entropy = measures.entropy_of(task)
+
+        @cache
+        def predictive_entropy() -> Tensor:
+            return measures.entropy_of(task)(mean_BC)
+
         make |= {
-            "predictive_entropy": lambda: entropy(mean_BC),
+            "predictive_entropy": predictive_entropy,
             "expected_entropy": lambda: per_pass(sums["entropy"]),
             # Jensen's inequality keeps it above zero; what rounding takes below is put back.
-            "mutual_information": lambda: (entropy(mean_BC) - per_pass(sums["entropy"])).clamp_min_(
-                0.0
-            ),
+            "mutual_information": lambda: (
+                predictive_entropy() - per_pass(sums["entropy"])
+            ).clamp_min_(0.0),
             "variation_ratio": lambda: _variation_ratio(task, per_pass(sums["votes"])),
             "label": lambda: outputs.labels(task, mean_BC),
         }
@@ -250,15 +296,6 @@ def _noise_divergence(log_v_C: Tensor, log_mean_C: Tensor) -> Tensor:
     """Σ_c of Itakura–Saito's v / v̄ − ln(v / v̄) − 1, from logarithms. [..., C] → [...]."""
     log_ratio = log_v_C - log_mean_C
     return (torch.expm1(log_ratio) - log_ratio).sum(dim=-1)
-
-
-def _votes(task: Task, probs_TBC: Tensor) -> Tensor:
-    """How many passes chose each class, or said yes to each label. → [B, D..., C]."""
-    if task is not Task.CLASSIFICATION:
-        return (probs_TBC >= 0.5).sum(dim=0, dtype=probs_TBC.dtype)
-    labels_BT = probs_TBC.argmax(dim=-1).movedim(0, -1)
-    votes_BC = torch.zeros_like(probs_TBC[0])
-    return votes_BC.scatter_add_(-1, labels_BT, votes_BC.new_ones(()).expand(labels_BT.shape))
 
 
 def _variation_ratio(task: Task, share_BC: Tensor) -> Tensor:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 from torch import Tensor
@@ -16,10 +18,11 @@ from service.inference.exporting import NotExpressible
 from service.inference.noise import Noise, NoiseBank
 from service.inference.program import Program
 from service.inference.strategies import Way
+from service.inference.workers import Workers, workers
 
 log = logging.getLogger(__name__)
 
-_CHUNKS = (16, 64, 256, 1024, 4096)
+_CHUNKS = (16, 32, 64, 128, 256, 1024, 4096)
 """Rows × passes of a chunk that are tried."""
 
 _ROWS = 32
@@ -38,6 +41,9 @@ and a measurement that is mostly noise must not decide what digits it answers.""
 _ROUNDS = 4
 _ENOUGH_S = 0.05
 """Spent on each function at least: others take the processor for tens of milliseconds."""
+
+_SURELY = 0.9
+"""Share of the time below which several chunks at a time count as faster than one."""
 
 _CLEARLY = 0.7
 """Share of float32's time below which bfloat16 counts as faster: noise must not decide."""
@@ -81,7 +87,13 @@ class Timing:
     seconds: float
 
 
-def time_chunks(way: Way, example: Callable[[int], Tensor], limit: int, bank: NoiseBank) -> Timing:
+def time_chunks(
+    way: Way,
+    example: Callable[[int], Tensor],
+    limit: int,
+    bank: NoiseBank,
+    threads: Workers | None = None,
+) -> Timing:
     """The chunk that runs fastest.
 
     Args:
@@ -89,6 +101,7 @@ def time_chunks(way: Way, example: Callable[[int], Tensor], limit: int, bank: No
         example: makes inputs [B, D...] for a B.
         limit: rows × passes that fit the memory budget.
         bank: for the noise.
+        threads: that run a chunk each; one chunk at a time by default.
     """
     best = Timing(1, float("inf"))
     rows = min(_ROWS, limit)
@@ -99,18 +112,75 @@ def time_chunks(way: Way, example: Callable[[int], Tensor], limit: int, bank: No
     way.run(boundary, once)
     if time.perf_counter() - started < _INSTANT_S:
         return Timing(min(limit, _CHUNKS[-1]), 0.0)
-    for chunk in (c for c in _CHUNKS if c <= limit or c == _CHUNKS[0]):
-        some = boundary.select(range(min(rows, chunk)))
-        passes = max(1, chunk // some.rows)
-        noise = Noise([bank], range(passes), some.rows)
-        (elapsed,) = seconds(functools.partial(way.run, some, noise))
-        each = elapsed / (passes * some.rows)
+    at_a_time = 1 if threads is None else len(threads)
+    for chunk in [*(c for c in _CHUNKS if c < limit), min(limit, _CHUNKS[-1])]:
+        run, row_passes = _chunks(way, boundary, bank, chunk, at_a_time, threads)
+        (elapsed,) = seconds(run)
+        each = elapsed / row_passes
         # Larger chunks cost less around the engine, so they win a tie.
         if each <= 1.03 * best.seconds:
             best = Timing(chunk, each)
         if elapsed > _LONG_S:
             break
     return best
+
+
+def _chunks(
+    way: Way,
+    boundary: Boundary,
+    bank: NoiseBank,
+    chunk: int,
+    count: int,
+    threads: Workers | None,
+) -> tuple[Callable[[], object], int]:
+    """What runs so many chunks, on threads or one after the other, and their rows × passes."""
+    some = boundary.select(range(min(boundary.rows, chunk)))
+    passes = max(1, chunk // some.rows)
+    noise = Noise([bank], range(passes), some.rows)
+
+    def one(_number: int) -> Tensor:
+        with torch.inference_mode():
+            return way.run(some, noise)
+
+    def run() -> None:
+        many = map(one, range(count)) if threads is None else threads.in_order(one, range(count))
+        deque(many, maxlen=0)
+
+    return run, count * passes * some.rows
+
+
+def choose_workers(
+    program: Program,
+    example: Callable[[int], Tensor],
+    limit: int,
+    chunk: int,
+    bank: NoiseBank,
+) -> tuple[int, Workers] | None:
+    """Threads that run a chunk each, and its size, where that beats all cores on each chunk.
+
+    Args:
+        program: that runs passes.
+        example: makes inputs [B, D...] for a B.
+        limit: rows × passes that fit the memory budget.
+        chunk: rows × passes that run fastest on all cores.
+        bank: for the noise.
+    """
+    count = torch.get_num_threads()
+    if count < 2 or program.weights < _SMALL or example(1).device.type != "cpu":
+        return None
+    threads = workers(count)
+    several = time_chunks(program, example, limit // count, bank, threads)
+    if not several.seconds:
+        return None
+    boundary = program.open(example(min(_ROWS, limit)))
+    enough = 2 * count * max(several.chunk, chunk)
+    alone, alone_work = _chunks(program, boundary, bank, chunk, ceil(enough / chunk), None)
+    shared, shared_work = _chunks(
+        program, boundary, bank, several.chunk, ceil(enough / several.chunk), threads
+    )
+    alone_s, shared_s = seconds(alone, shared)
+    faster = shared_s / shared_work < _SURELY * alone_s / alone_work
+    return (several.chunk, threads) if faster else None
 
 
 def tune_thinning(

@@ -185,7 +185,7 @@ class Counting(nn.Module):
 def counted(memory_bytes: int) -> tuple[Sampler, Counting]:
     network = Counting().eval()
     sampler = build_sampler(network, example("mlp"), device=CPU, memory_bytes=memory_bytes)
-    sampler.row_passes_at_once(example("mlp")(1))
+    sampler.chunking(example("mlp")(1))
     network.count = 0
     return sampler, network
 

@@ -10,7 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from service.errors import ModelBroken
+from service.inference.boundary import Boundary
+from service.inference.noise import Noise
+from service.inference.program import Program
 from service.inference.sampler import Sampler, build_sampler
+from service.inference.workers import workers
 from service.types import Masks
 from tests.networks import build, example
 from tests.sampling import outputs_of
@@ -96,6 +100,57 @@ def test_rows_of_several_seeds_are_each_what_they_are_alone(masks: Masks) -> Non
                 torch.testing.assert_close(got, alone[numbers, 0], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("masks", list(Masks))
+@pytest.mark.parametrize("name", ["mlp", "encoder", "lstm", "spatial_2d"])
+def test_chunks_that_run_side_by_side_give_what_they_give_alone(name: str, masks: Masks) -> None:
+    inputs = example(name)(6)
+    expected = outputs_of(sampler_of(name), inputs, 30, masks)
+    for noise_bytes in (0, 2**26):
+        sampler = build_sampler(
+            build(name), example(name), device=CPU, memory_bytes=2**26, noise_bytes=noise_bytes
+        )
+        for chunk in (1, 4, 15):
+            sampler._several = (chunk, workers(3))
+            assert sampler.chunking(inputs, 6 * 30).threads is workers(3)
+            for _again in range(2):
+                got = outputs_of(sampler, inputs, 30, masks)
+                torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+
+
+def test_little_work_is_not_shared_out() -> None:
+    sampler = sampler_of("mlp")
+    sampler._several = (10, workers(2))
+    assert sampler.chunking(example("mlp")(1), 39).threads is None
+    assert sampler.chunking(example("mlp")(1), 40).threads is workers(2)
+
+
+def test_chunks_that_run_side_by_side_share_the_memory_budget() -> None:
+    sampler, inputs = sampler_of("mlp", 100_000), example("mlp")(8)
+    alone = sampler.chunking(inputs).row_passes
+    sampler._several = (alone, workers(4))
+    assert sampler.chunking(inputs, 100 * alone).row_passes == alone // 4
+
+
+def test_out_of_memory_side_by_side_halves_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler, inputs = sampler_of("mlp"), example("mlp")(8)
+    expected = outputs_of(sampler, inputs, 40)
+    sampler._several = (20, workers(2))
+    run, refused = Program.run, []
+
+    def cramped(self: Program, boundary: Boundary, noise: Noise) -> Tensor:
+        if boundary.rows * len(noise.passes) > 6:
+            refused.append(noise)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(self, boundary, noise)
+
+    monkeypatch.setattr(Program, "run", cramped)
+    torch.testing.assert_close(outputs_of(sampler, inputs, 40), expected, rtol=0, atol=1e-6)
+    assert refused
+    refused.clear()
+    torch.testing.assert_close(outputs_of(sampler, inputs, 40), expected, rtol=0, atol=1e-6)
+    assert not refused
+
+
 class _Counting(nn.Module):
     """Notes how many rows each forward sees."""
 
@@ -123,7 +178,7 @@ def test_no_forward_is_larger_than_the_budget_allows() -> None:
 
 
 def test_what_a_row_costs_does_not_depend_on_the_company_it_first_came_in() -> None:
-    alone, crowd = (sampler_of("mlp").row_passes_at_once(example("mlp")(n)) for n in (1, 1000))
+    alone, crowd = (sampler_of("mlp").chunking(example("mlp")(n)).row_passes for n in (1, 1000))
     assert alone == crowd
 
 

@@ -121,3 +121,33 @@ def test_thinning_that_never_pays_stays_off(monkeypatch: pytest.MonkeyPatch) -> 
     with torch.inference_mode():
         assert tuning.tune_thinning(program, inputs, 50, NoiseBank(0, 2**27)) is None
     assert [chain.thinned_from_rows for chain in program.chains] == [None]
+
+
+@pytest.mark.parametrize(("alone_s", "several_s", "chosen"), [(1.0, 0.8, True), (1.0, 0.95, False)])
+def test_chunks_run_side_by_side_where_that_was_measured_to_be_faster(
+    alone_s: float, several_s: float, chosen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are given the same rows × passes; a chunk of 64 is the fastest of each."""
+
+    def seconds(*functions: object) -> list[float]:
+        return [alone_s, several_s] if len(functions) == 2 else [1.0]
+
+    monkeypatch.setattr(tuning, "seconds", seconds)
+    monkeypatch.setattr(tuning, "_INSTANT_S", 0.0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    program = program_of(wide())
+    with torch.inference_mode():
+        found = tuning.choose_workers(program, inputs, 64, 64, NoiseBank(0, 2**27))
+    assert (found is not None) is chosen
+    if found is not None:
+        assert len(found[1]) == 2
+
+
+def test_a_small_network_and_a_single_core_run_one_chunk_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bank = NoiseBank(0, 2**27)
+    with torch.inference_mode():
+        assert tuning.choose_workers(program_of(wide(width=100)), inputs, 64, 64, bank) is None
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+        assert tuning.choose_workers(program_of(wide()), inputs, 64, 64, bank) is None
