@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 from torch import Tensor, nn
@@ -350,9 +351,9 @@ class Batch:
         while first < passes.stop:
             # Asked anew each time: what did not fit has made it smaller.
             fitting = self._sampler.chunking(self._inputs, rows * len(passes)).row_passes
-            numbers = range(first, min(first + max(1, fitting // rows), passes.stop))
-            for start in range(0, rows, fitting):
-                yield range(start, min(start + fitting, rows)), numbers
+            numbers = _alike(range(first, passes.stop), max(1, fitting // rows))
+            for start in range(0, rows, step := len(_alike(range(rows), fitting))):
+                yield range(start, min(start + step, rows)), numbers
             first = numbers.stop
 
     def _attempt(
@@ -393,6 +394,15 @@ class Batch:
             own = [places[index] for index in some]
             of_half = 1 if groups == 1 else len(own) // rows
             yield from self._attempt(boundary.select(some), own, of_half, passes, until)
+
+
+def _alike(whole: range, most: int) -> range:
+    """The first part of the whole, cut into as few as may be, none longer than `most`, all alike.
+
+    Sizes that are nearly one size are also what kernels are prepared for.
+    """
+    parts = ceil(len(whole) / most)
+    return whole[: ceil(len(whole) / parts)]
 
 
 _GATHERED_S = 0.05
