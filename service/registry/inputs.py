@@ -39,54 +39,55 @@ def array_from_lists(value: Any, spec: InputSpec) -> NDArray[Any]:
     return conform(array, spec)
 
 
-def conform(array: NDArray[Any], spec: InputSpec) -> NDArray[Any]:
+def conform(array: NDArray[Any], spec: InputSpec, field: str = _FIELD) -> NDArray[Any]:
     """Check an array's shape and values and cast it to the model's own dtype.
 
     Args:
         array: meant as [B, D...].
         spec: of the model.
+        field: how messages call the array.
 
     Raises:
         InvalidInput: wrong shape or dtype, NaN or infinity, or a number that does not fit.
     """
-    _check_shape(array.shape, spec)
+    _check_shape(array.shape, spec, field)
     wanted = np.dtype(spec.dtype)
     if array.dtype.kind in "iufb" and wanted.kind == "f":
-        return _as_float(array, wanted)
+        return _as_float(array, wanted, field)
     if array.dtype.kind not in "iufb":
         raise InvalidInput(
-            f"`inputs` holds {array.dtype}; expected numbers that fit {spec.dtype}",
-            field=_FIELD,
+            f"`{field}` holds {array.dtype}; expected numbers that fit {spec.dtype}",
+            field=field,
             expected=spec.dtype,
             received=str(array.dtype),
         )
     if array.dtype.kind == "f":
-        _refuse(~np.isfinite(array), array, "a finite number")
-        _refuse(array != np.floor(array), array, f"a whole number ({spec.dtype})")
+        _refuse(field, ~np.isfinite(array), array, "a finite number")
+        _refuse(field, array != np.floor(array), array, f"a whole number ({spec.dtype})")
     if wanted.kind in "iu" and array.dtype.kind in "iuf":
         limits = np.iinfo(wanted)
         # As a float the largest int64 is 2^63, one too many; one more than the largest is exact.
         beyond = (array < limits.min) | (
             array >= float(limits.max) + 1 if array.dtype.kind == "f" else array > limits.max
         )
-        _refuse(beyond, array, f"{limits.min} to {limits.max} ({spec.dtype})")
+        _refuse(field, beyond, array, f"{limits.min} to {limits.max} ({spec.dtype})")
     if wanted.kind == "b" and array.dtype.kind != "b":
-        _refuse((array != 0) & (array != 1), array, "true or false")
+        _refuse(field, (array != 0) & (array != 1), array, "true or false")
     return np.ascontiguousarray(array, dtype=wanted)
 
 
-def _as_float(array: NDArray[Any], wanted: np.dtype[Any]) -> NDArray[Any]:
+def _as_float(array: NDArray[Any], wanted: np.dtype[Any], field: str) -> NDArray[Any]:
     # What is not finite stays so and what does not fit becomes so: one look at the cast sees both.
     with np.errstate(over="ignore"):
         cast = np.ascontiguousarray(array, dtype=wanted)
     if not np.isfinite(cast).all():
         if array.dtype.kind == "f":
-            _refuse(~np.isfinite(array), array, "a finite number")
-        _refuse(~np.isfinite(cast), array, f"a number that fits {wanted.name}")
+            _refuse(field, ~np.isfinite(array), array, "a finite number")
+        _refuse(field, ~np.isfinite(cast), array, f"a number that fits {wanted.name}")
     return cast
 
 
-def _check_shape(shape: tuple[int, ...], spec: InputSpec) -> None:
+def _check_shape(shape: tuple[int, ...], spec: InputSpec, field: str) -> None:
     fits = len(shape) == len(spec.shape) + 1 and all(
         size == wanted or (wanted == -1 and size > 0)
         for size, wanted in zip(shape[1:], spec.shape, strict=True)
@@ -99,21 +100,21 @@ def _check_shape(shape: tuple[int, ...], spec: InputSpec) -> None:
     elif fits:
         hint = "; a batch needs at least one row"
     raise InvalidInput(
-        f"`inputs` has the shape {list(shape)}; expected {_shape(spec)}{hint}",
-        field=_FIELD,
+        f"`{field}` has the shape {list(shape)}; expected {_shape(spec)}{hint}",
+        field=field,
         expected=_shape(spec),
         received=list(shape),
     )
 
 
-def _refuse(bad: NDArray[np.bool_], array: NDArray[Any], expected: str) -> None:
+def _refuse(field: str, bad: NDArray[np.bool_], array: NDArray[Any], expected: str) -> None:
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])
         value = array[first].item()
         index = "".join(f"[{i}]" for i in first)
         raise InvalidInput(
-            f"`inputs{index}` is {value}; expected {expected}",
-            field=f"{_FIELD}{index}",
+            f"`{field}{index}` is {value}; expected {expected}",
+            field=f"{field}{index}",
             expected=expected,
             received=str(value) if isinstance(value, float) and value - value != 0 else value,
         )
