@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +26,11 @@ from service.api.answers import contents, select
 from service.api.models import describe_model
 from service.api.predict import head, plan_and_fields
 from service.api.server import serve as run_server
+from service.assessment.calibrate import Wanted, in_words
+from service.assessment.calibrate import calibrate as run_calibration
+from service.assessment.data import read_inputs, read_labelled
+from service.calibration.artifact import write_calibration
+from service.calibration.scores import SCORES
 from service.client import Client
 from service.errors import CandorError, InvalidInput, ModelBroken
 from service.inference.devices import resources
@@ -119,6 +124,10 @@ def serve(
     ] = None,
     precision: Annotated[
         str | None, typer.Option(help="Of sampling: auto, float32 or bfloat16.")
+    ] = None,
+    drift_rows: Annotated[
+        int | None,
+        typer.Option(help="Last rows in which drift is looked for."),
     ] = None,
     request_timeout_s: Annotated[
         float | None, typer.Option(help="Seconds until a request is answered 504.")
@@ -259,7 +268,7 @@ def predict(
             for chunk in _chunks(len(batch))
         ]
         found = merge(parts)
-        more = head(plan, found)
+        more = head(loaded, plan, found)
         arrays = out_file is not None
         _write(contents(loaded, select(found, wanted), more, arrays=arrays), out_file)
 
@@ -293,6 +302,75 @@ def evaluate(
         batch = torch.from_numpy(bodies.RawInputs(rows).batch(loaded.manifest.input))
         fields = loaded.evaluate(batch)
         _write(contents(loaded, fields, {}, arrays=out_file is not None), out_file)
+
+
+@app.command(
+    epilog=(
+        "[bold]Examples:[/bold]\n\n"
+        "candor calibrate digits --data validation.npz --false-positive-rate 0.05 --coverage 0.9"
+        "\n\n"
+        "candor calibrate digits --data validation.npz --ood letters.npz "
+        "--score predictive_entropy+mutual_information"
+    )
+)
+def calibrate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Its name in the repository.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data",
+            metavar="FILE.npz",
+            help="Held-out rows x [N, D...] with their truth y [N], not seen in training.",
+        ),
+    ],
+    false_positive_rate: Annotated[
+        float, typer.Option(help="Share of rows like these that may be flagged as unlike them.")
+    ] = 0.05,
+    coverage: Annotated[
+        float, typer.Option(help="Share of prediction sets or intervals that hold the truth.")
+    ] = 0.9,
+    score: Annotated[
+        str,
+        typer.Option(help=f"That flags: {', '.join(SCORES)}, or several with + between."),
+    ] = "variance",
+    ood: Annotated[
+        Path | None,
+        typer.Option(
+            "--ood",
+            metavar="FILE.npz",
+            help="Rows that should be flagged, to see how well each score tells them.",
+        ),
+    ] = None,
+    method: Annotated[str, typer.Option(help="Of prediction sets: lac or aps.")] = "lac",
+    randomised: Annotated[
+        bool, typer.Option("--randomised", help="Smaller aps sets, by a draw of each row's own.")
+    ] = False,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Have the coverage in every class.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of how rows are split.")] = 0,
+    version: VersionOption = None,
+    models: ModelsOption = None,
+) -> None:
+    """Learn thresholds, prediction sets and a temperature from held-out data."""
+    with _plainly():
+        _log("error")
+        wanted = Wanted(false_positive_rate, coverage, score, method, randomised, per_class, seed)
+        loaded = _load(models, model, version)
+        labelled = read_labelled(data, loaded.manifest)
+        other = None if ood is None else read_inputs(ood, loaded.manifest)
+        with _rows_bar() as progress:
+            found = run_calibration(loaded, labelled, wanted, other, progress=progress)
+        folder = load_settings({"models": models}).models / model / str(loaded.ref.version)
+        path = write_calibration(folder, found)
+        for line in in_words(found):
+            out.print(line, soft_wrap=True, markup=False, highlight=False)
+        err.print(
+            f"wrote {path}; a running server takes it up after "
+            f"curl -X POST http://127.0.0.1:8000/models/{model}/reload",
+            soft_wrap=True,
+            highlight=False,
+        )
 
 
 @app.command(
@@ -366,6 +444,15 @@ def _chunks(rows: int) -> Iterator[slice]:
             chunk = slice(start, min(start + _ROWS_AT_ONCE, rows))
             yield chunk
             bar.update(task, completed=chunk.stop)
+
+
+@contextmanager
+def _rows_bar() -> Iterator[Callable[[int, int], None]]:
+    """A bar that a callback moves: rows that are done, and rows that there are."""
+    columns = (TextColumn("{task.completed}/{task.total} rows"), BarColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("rows")
+        yield lambda done, rows: bar.update(task, completed=done, total=rows)
 
 
 def _read_rows(data: Path | None, inputs: str | None) -> Any:

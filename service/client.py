@@ -59,13 +59,18 @@ class Evaluation:
 class Prediction:
     """An answer with its doubt: fields as in the API, None where the task has none or it was not
     asked for. `quantiles` is [Q, B, C], `samples` [T, B, C], all with places D... at the end where
-    outputs are dense; `passes` is T, or under a tolerance [B], those of each row."""
+    outputs are dense; `passes` is T, or under a tolerance [B], those of each row.
+
+    Of a calibrated version: `ood` holds `score`, `values` [B], `threshold`, `flagged` [B] and
+    `false_positive_rate`; `interval` is [B, C, 2]; `prediction_set` holds a list of labels for each
+    row, or, for large inputs, which travel as arrays, [B, C] booleans."""
 
     model: str
     version: int
     task: str
     passes: int | Array
     seed: int
+    calibration: str | None = None
     mean: Array | None = None
     std: Array | None = None
     standard_error: Array | None = None
@@ -77,8 +82,9 @@ class Prediction:
     epistemic_std: Array | None = None
     label: Array | None = None
     variance: Array | None = None
+    calibrated_mean: Array | None = None
     ood: Mapping[str, Any] | None = None
-    prediction_set: Sequence[Any] | None = None
+    prediction_set: Sequence[Any] | Array | None = None
     interval: Array | None = None
     predictive_entropy_jackknife: Array | None = None
     mutual_information_jackknife: Array | None = None
@@ -368,7 +374,7 @@ def _dump(content: Mapping[str, Any]) -> bytes:
 def _answer(response: httpx.Response) -> dict[str, Any]:
     if response.headers["Content-Type"] == _NPZ:
         with np.load(io.BytesIO(response.content), allow_pickle=False) as arrays:
-            return {name: a if a.ndim else a.item() for name, a in arrays.items()}
+            return _ood_together({name: a if a.ndim else a.item() for name, a in arrays.items()})
     content: dict[str, Any] = orjson.loads(response.content)
     if content["task"] == "multilabel" and content.get("mean") is not None:
         content["label"] = np.asarray(content["mean"]) >= 0.5
@@ -382,7 +388,21 @@ def _answer(response: httpx.Response) -> dict[str, Any]:
         content["passes"] = np.array(content["passes"])
     if content.get("label") is not None:
         content["label"] = np.asarray(content["label"])
+    if content.get("ood") is not None:
+        for name in ("values", "flagged"):
+            content["ood"][name] = np.asarray(content["ood"][name])
     return content
+
+
+def _ood_together(content: dict[str, Any]) -> dict[str, Any]:
+    """The parts of `ood`, which .npz has one by one, as the one field that they are."""
+    parts = {name: content.pop(name) for name in [*content] if name.startswith(_OOD)}
+    if parts:
+        content["ood"] = {name.removeprefix(_OOD): part for name, part in parts.items()}
+    return content
+
+
+_OOD = "ood_"
 
 
 _NUMBERS = frozenset(
@@ -397,6 +417,7 @@ _NUMBERS = frozenset(
         "aleatoric_std",
         "epistemic_std",
         "variance",
+        "calibrated_mean",
         "interval",
         "predictive_entropy_jackknife",
         "mutual_information_jackknife",

@@ -109,6 +109,25 @@ class Metrics:
             ["model"],
             registry=own,
         )
+        self.ood_flagged_rate = Gauge(
+            "candor_ood_flagged_rate",
+            "Share of the last rows flagged as out of distribution",
+            ["model", "version"],
+            registry=own,
+        )
+        self.stability_index = Gauge(
+            "candor_population_stability_index",
+            "Distribution of a measure over the last rows against that at the calibration; some "
+            "(bins - 1) / rows where nothing drifts",
+            ["model", "version", "measure"],
+            registry=own,
+        )
+        self.drift_rows = Gauge(
+            "candor_drift_rows",
+            "Rows in the window that drift is seen in",
+            ["model", "version"],
+            registry=own,
+        )
         self.queue_depth = Gauge(
             "candor_queue_depth", "Requests that wait", ["model"], registry=own
         )

@@ -38,6 +38,7 @@ FieldName = Literal[
     "epistemic_std",
     "label",
     "variance",
+    "calibrated_mean",
     "ood",
     "prediction_set",
     "interval",
@@ -113,6 +114,16 @@ class Quantiles(BaseModel):
     values: list[PerOutput]
 
 
+class OutOfDistribution(BaseModel):
+    """Which rows are unlike what the version was calibrated on."""
+
+    score: str
+    values: list[float] = Field(description="[B], higher = less like it")
+    threshold: float
+    flagged: list[bool] = Field(description="[B]: the value is above the threshold")
+    false_positive_rate: float = Field(description="share of rows like it that are flagged")
+
+
 class PredictAnswer(BaseModel):
     """Answer of `POST /predict`; a field that the task does not have is null."""
 
@@ -132,9 +143,19 @@ class PredictAnswer(BaseModel):
     epistemic_std: PerOutput | None = None
     label: list[Any] | None = None
     variance: PerRow
-    ood: dict[str, Any] | None = None
-    prediction_set: list[Any] | None = None
-    interval: list[Any] | None = None
+    calibration: str | None = Field(
+        None,
+        description='of a calibrated version: "applied", or why its calibration does not hold for '
+        "this request",
+    )
+    calibrated_mean: PerOutput | None = None
+    ood: OutOfDistribution | None = None
+    prediction_set: list[list[Any]] | None = Field(
+        None, description="[B] lists of labels that hold the true one at the calibrated coverage"
+    )
+    interval: list[Any] | None = Field(
+        None, description="[B, C, 2]: low and high ends that hold the truth at that coverage"
+    )
     predictive_entropy_jackknife: PerRow | None = None
     mutual_information_jackknife: PerRow | None = None
     quantiles: Quantiles | None = None

@@ -65,6 +65,9 @@ class Settings(BaseModel):
         description="of sampling: auto (bfloat16 where it is faster and its error drowns in the "
         "Monte Carlo error), float32 or bfloat16",
     )
+    drift_rows: int = Field(
+        1000, gt=0, description="last rows of a calibrated model in which drift is looked for"
+    )
     request_timeout_s: float = Field(
         30.0, gt=0, description="seconds until a request is answered 504"
     )

@@ -20,13 +20,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "client": {"errors", "schemas"},
     "inference": GROUND,
     "calibration": GROUND,
-    "registry": GROUND | {"inference"},
+    "registry": GROUND | {"inference", "calibration"},
     # Measures a loaded version, so it stands on the registry; what serves does not need it.
     "assessment": GROUND | {"inference", "calibration", "registry"},
-    "scheduling": GROUND | {"metrics", "inference", "registry"},
-    "api": GROUND | {"metrics", "inference", "registry", "scheduling"},
+    "scheduling": GROUND | {"metrics", "inference", "calibration", "registry"},
+    "api": GROUND | {"metrics", "inference", "calibration", "registry", "scheduling"},
     "cli": GROUND
-    | {"metrics", "inference", "registry", "assessment", "scheduling", "api", "client"},
+    | {"metrics", "inference", "calibration", "registry", "assessment", "scheduling", "api"}
+    | {"client"},
     "__main__": {"cli"},
     "__init__": set(),
 }

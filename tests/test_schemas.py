@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import get_args
 
 from service import client, schemas
-from service.api.answers import UNCALIBRATED
 from service.api.predict import DEFAULT_FIELDS
+from service.calibration.apply import CALIBRATED_FIELDS
 from service.inference.prediction import EVALUATION_FIELDS, FIELDS, KEPT_FIELDS
 from service.types import Masks
 
@@ -14,7 +14,7 @@ HEAD = {"model", "version", "task"}
 
 
 def test_fields_are_the_same_everywhere() -> None:
-    fields = {*FIELDS, *UNCALIBRATED}
+    fields = {*FIELDS, *CALIBRATED_FIELDS}
     assert set(get_args(schemas.FieldName)) == fields
     answer = HEAD | {"passes", "seed"} | fields
     assert set(schemas.PredictAnswer.model_fields) == answer

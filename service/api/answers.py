@@ -10,12 +10,10 @@ from fastapi import Request, Response
 from numpy.typing import NDArray
 
 from service.api.bodies import wants_npz, write_json, write_npz
+from service.calibration.apply import CALIBRATED_FIELDS, OOD_FLAGGED, OOD_VALUES
 from service.inference.prediction import FIELDS, QUANTILES, Fields
 from service.registry.loading import LoadedModel
 from service.types import Task
-
-UNCALIBRATED = ("ood", "prediction_set", "interval")
-"""Fields that only a calibrated version has; no version is, so they are null."""
 
 
 def write(
@@ -28,8 +26,17 @@ def write(
 
 
 def select(fields: Fields, wanted: Collection[str]) -> Fields:
-    """What was wanted, in the contract's order; what the task or version does not have is None."""
-    return {name: fields.get(name) for name in (*FIELDS, *UNCALIBRATED) if name in wanted}
+    """What was wanted, in the contract's order; what the task or version does not have is None.
+
+    The arrays that `ood` is made of come in its place.
+    """
+    chosen: Fields = {}
+    for name in (*FIELDS, *CALIBRATED_FIELDS):
+        if name not in wanted:
+            continue
+        parts = (OOD_VALUES, OOD_FLAGGED) if name == "ood" and OOD_VALUES in fields else (name,)
+        chosen |= {part: fields.get(part) for part in parts}
+    return chosen
 
 
 def contents(
@@ -50,13 +57,39 @@ def contents(
         **more,
     }
     for name, array in fields.items():
-        if name == "label" and array is not None:
+        if name == OOD_VALUES:
+            content |= _out_of_distribution(model, fields, as_arrays=arrays)
+        elif name == OOD_FLAGGED:
+            continue
+        elif name == "label" and array is not None:
             content[name] = _labels(model, array, as_array=arrays)
+        elif name == "prediction_set" and array is not None and not arrays:
+            content[name] = _sets(model, array)
         elif name == "quantiles" and array is not None and not arrays:
             content[name] = {"levels": QUANTILES, "values": np.ascontiguousarray(array)}
         else:
             content[name] = None if array is None else np.ascontiguousarray(array)
     return content
+
+
+def _out_of_distribution(model: LoadedModel, fields: Fields, *, as_arrays: bool) -> dict[str, Any]:
+    """The field `ood`; as arrays each of its parts by itself, `ood_score` and so on."""
+    assert model.calibration is not None
+    threshold = model.calibration.threshold
+    parts = {
+        "score": model.calibration.score.name,
+        "values": fields[OOD_VALUES],
+        "threshold": threshold.value,
+        "flagged": fields[OOD_FLAGGED],
+        "false_positive_rate": threshold.false_positive_rate,
+    }
+    return {f"ood_{name}": part for name, part in parts.items()} if as_arrays else {"ood": parts}
+
+
+def _sets(model: LoadedModel, sets_BC: NDArray[np.bool_]) -> list[list[Any]]:
+    """The labels in each set, in the order of the classes."""
+    choices = np.array(model.manifest.labels or range(sets_BC.shape[1]))
+    return [choices[row].tolist() for row in sets_BC]
 
 
 def _labels(model: LoadedModel, array: NDArray[Any], *, as_array: bool) -> Any:

@@ -38,7 +38,7 @@ def build_service(settings: Settings) -> Service:
     scheduler = Scheduler(
         settings.batch_work, settings.batch_seconds, settings.queue_requests, settings.queue_bytes
     )
-    return Service(settings, registry, Runner(scheduler, metrics), metrics)
+    return Service(settings, registry, Runner(scheduler, metrics, settings.drift_rows), metrics)
 
 
 def build_app(service: Service) -> Front:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 from fastapi import APIRouter, Request
 
 from service.api.documentation import problems
 from service.api.scope import served_by, service_of
+from service.registry.loading import LoadedModel
 from service.registry.registry import Model, Version
 from service.schemas import (
     InputInfo,
@@ -40,6 +44,15 @@ async def get_version(request: Request, name: str, version: str) -> VersionInfo:
     model = registry.model(name)
     served_by(request, model.name)
     return describe_version(registry.version(name, int(version) if version.isdigit() else 0))
+
+
+@router.post("/models/{name}/reload", responses=problems(404, 503))
+async def reload(request: Request, name: str) -> ModelInfo:
+    """Read a model's folder again; the old versions serve until the new ones are verified."""
+    registry = service_of(request).registry
+    served_by(request, registry.model(name).name)
+    model = await asyncio.to_thread(registry.reload, name)
+    return describe_model(model)
 
 
 def describe_model(model: Model) -> ModelInfo:
@@ -79,7 +92,17 @@ def describe_version(version: Version) -> VersionInfo:
         ],
         warnings=list(loaded.warnings),
         strategy=StrategyInfo(name=sampler.strategy.name, reason=sampler.strategy.reason),
+        calibration=_calibration(loaded),
         device=str(sampler.device),
         precision=loaded.precision,
         parameters=loaded.parameters,
     )
+
+
+def _calibration(loaded: LoadedModel) -> dict[str, Any] | None:
+    """What the version learned from held-out data, or why what is there is not used."""
+    if loaded.calibration is not None:
+        return {"state": "applied", **loaded.calibration.summary()}
+    if loaded.uncalibrated is not None:
+        return {"state": "stale", "reason": loaded.uncalibrated}
+    return None

@@ -8,21 +8,23 @@ from typing import Any
 import torch
 from fastapi import APIRouter, Request, Response
 
-from service.api.answers import UNCALIBRATED, select, write
+from service.api.answers import select, write
 from service.api.bodies import read_request
 from service.api.documentation import describe
 from service.api.limits import check_work, timeout_s
 from service.api.scope import client_left, served_by, service_of
+from service.calibration.apply import CALIBRATED_FIELDS
 from service.errors import InvalidInput
 from service.inference.prediction import Fields
 from service.inference.statistics import SUMMARY_FIELDS
+from service.registry.loading import LoadedModel
 from service.registry.manifest import Manifest
 from service.schemas import PredictAnswer, PredictRequest
 from service.types import SamplePlan
 
 router = APIRouter()
 
-DEFAULT_FIELDS = (*SUMMARY_FIELDS, *UNCALIBRATED)
+DEFAULT_FIELDS = (*SUMMARY_FIELDS, *CALIBRATED_FIELDS)
 
 
 @router.post("/predict", **describe(PredictRequest, PredictAnswer))
@@ -44,7 +46,7 @@ async def predict(request: Request) -> Response:
         timeout_s=timeout_s(request),
         left=lambda: client_left(request),
     )
-    return write(request, model, select(fields, wanted), head(plan, fields))
+    return write(request, model, select(fields, wanted), head(model, plan, fields))
 
 
 def plan_and_fields(manifest: Manifest, body: PredictRequest) -> tuple[SamplePlan, Sequence[str]]:
@@ -66,7 +68,16 @@ def plan_and_fields(manifest: Manifest, body: PredictRequest) -> tuple[SamplePla
     return plan, wanted
 
 
-def head(plan: SamplePlan, fields: Fields) -> dict[str, Any]:
-    """What stands before the fields: how often and from where was drawn."""
+def head(model: LoadedModel, plan: SamplePlan, fields: Fields) -> dict[str, Any]:
+    """What stands before the fields: how often and from where was drawn.
+
+    Of a version that was calibrated also whether that holds for these passes: `applied`, or why it
+    was not.
+    """
     passes = plan.passes if plan.tolerance is None else fields["passes"]
-    return {"passes": passes, "seed": plan.seed}
+    found: dict[str, Any] = {"passes": passes, "seed": plan.seed}
+    if (reason := model.not_calibrated_for(plan)) is not None:
+        found["calibration"] = f"not applied: {reason}"
+    elif model.calibration is not None:
+        found["calibration"] = "applied"
+    return found

@@ -18,7 +18,15 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from service.errors import CandorError, ModelBroken
+from service.calibration.artifact import FILE as CALIBRATION
+from service.calibration.artifact import (
+    Calibration,
+    Conditions,
+    read_calibration,
+    stale_for,
+    stale_for_request,
+)
+from service.errors import CalibrationFailed, CandorError, ModelBroken
 from service.inference import prediction
 from service.inference.devices import Resources
 from service.inference.graph import GraphNetwork
@@ -26,8 +34,10 @@ from service.inference.outputs import check_outputs, values
 from service.inference.prediction import Fields, Request, always
 from service.inference.sampler import Sampler, build_sampler
 from service.inference.sites import output_tensor
+from service.registry import repository
 from service.registry.archive import FILE as ARCHIVE
 from service.registry.archive import load_archive
+from service.registry.calibrated import predict_calibrated
 from service.registry.manifest import InputSpec, Manifest
 from service.registry.repository import WEIGHTS, inside, refuse_links_out
 from service.types import ModelRef, SamplePlan
@@ -48,7 +58,10 @@ class LoadedModel:
         sampler: its network, ready to run.
         parameters: how many numbers were trained.
         precision: that its passes are computed in, as PyTorch names it.
+        conditions: under which a calibration made now would hold.
         warnings: what its maker should look at.
+        calibration: what the version learned from held-out data, where that holds for it.
+        uncalibrated: why its `calibration.json` is not used; None where it is, or there is none.
     """
 
     ref: ModelRef
@@ -56,13 +69,26 @@ class LoadedModel:
     sampler: Sampler
     parameters: int
     precision: str
+    conditions: Conditions
     warnings: tuple[str, ...] = ()
+    calibration: Calibration | None = None
+    uncalibrated: str | None = None
 
     def predict(
         self, requests: Sequence[Request], wanted: Callable[[int], bool] = always
     ) -> list[Fields | None]:
-        """See `prediction.predict`."""
-        return prediction.predict(self.sampler, self.manifest.task, requests, wanted)
+        """See `prediction.predict`; a calibrated version adds `calibration.apply`'s fields."""
+        if self.calibration is None:
+            return prediction.predict(self.sampler, self.manifest.task, requests, wanted)
+        return predict_calibrated(
+            self.sampler, self.manifest.task, self.calibration, requests, wanted
+        )
+
+    def not_calibrated_for(self, plan: SamplePlan) -> str | None:
+        """Why a request gets no calibrated fields; None where it does, or none were ever made."""
+        if self.calibration is None:
+            return self.uncalibrated
+        return stale_for_request(self.calibration.conditions, plan)
 
     def evaluate(self, inputs: Tensor) -> Fields:
         """See `prediction.evaluate`."""
@@ -125,8 +151,20 @@ def load_version(
             f": {_in_words(error, folder)}"
         ) from error
     log.info("verified %s: %s", ref, sampler.strategy.reason)
+    conditions = Conditions(
+        repository.weights_digest(folder, ref.version, manifest),
+        manifest.passes,
+        manifest.masks,
+        sampler.precision,
+    )
+    calibration, uncalibrated = _calibration(folder / str(ref.version), manifest, conditions)
     lost = network.warnings if isinstance(network, GraphNetwork) else ()
-    warned = (*sampler.dropping.warnings, *lost, *_precision_refused(sampler, resources))
+    warned = (
+        *sampler.dropping.warnings,
+        *lost,
+        *_precision_refused(sampler, resources),
+        *([f"{CALIBRATION} is not used: {uncalibrated}"] if uncalibrated else []),
+    )
     for warning in warned:
         log.warning("%s: %s", ref, warning)
     return LoadedModel(
@@ -135,8 +173,27 @@ def load_version(
         sampler,
         parameters=sum(p.numel() for p in network.parameters()),
         precision=sampler.precision,
+        conditions=conditions,
         warnings=warned,
+        calibration=calibration,
+        uncalibrated=uncalibrated,
     )
+
+
+def _calibration(
+    folder: Path, manifest: Manifest, conditions: Conditions
+) -> tuple[Calibration | None, str | None]:
+    """That of a version, or why what is there is not used."""
+    try:
+        found = read_calibration(folder)
+    except CalibrationFailed as error:
+        return None, error.message
+    if found is None:
+        return None, None
+    if found.task is not manifest.task:
+        return None, f"it was made for a {found.task} task, and this is a {manifest.task} task"
+    stale = stale_for(found.conditions, conditions)
+    return (None, stale) if stale else (found, None)
 
 
 def build_network(folder: Path, manifest: Manifest) -> nn.Module:

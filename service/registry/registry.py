@@ -81,6 +81,7 @@ class Registry:
         self._default_model = default_model
         self._models: dict[str, Model] = {}
         self._lock = threading.Lock()
+        self._reloading = threading.Lock()
         self._stopping = threading.Event()
         self.loaded = threading.Event()
 
@@ -106,6 +107,38 @@ class Registry:
                     return
                 self._load(model, number)
         self.loaded.set()
+
+    def reload(self, name: str) -> Model:
+        """Read a model's folder again: what is new there, its calibration among it, then serves.
+
+        The old versions serve until the new ones are verified, and where one that served is broken
+        now, the old stays. Slow: not for an event loop.
+
+        Raises:
+            ModelNotFound: it was not there at the start, or is gone.
+            ModelBroken: its folder cannot be read now; the old model serves on.
+        """
+        old = self.model(name)
+        with self._reloading:
+            if name not in repository.model_names(self._root):
+                raise ModelNotFound(
+                    f"the folder of model {name!r} is gone; what was loaded of it serves on",
+                    field="model",
+                    received=name,
+                )
+            fresh = self._read(name)
+            if fresh.manifest is None:
+                raise ModelBroken(fresh.reason)
+            for number in sorted(fresh.versions):
+                self._load(fresh, number)
+                before = old.versions.get(number)
+                failed = fresh.versions[number]
+                if failed.state is State.FAILED and before and before.model is not None:
+                    log.error("%s/%s is as it was: %s", name, number, failed.reason)
+                    fresh.versions[number] = before
+            with self._lock:
+                self._models[name] = fresh
+            return fresh
 
     def stop(self) -> None:
         """Make a `load_all` in another thread return soon."""

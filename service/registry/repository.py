@@ -6,14 +6,16 @@ import logging
 import re
 from pathlib import Path
 
+from service.calibration.artifact import digest_of
 from service.errors import ModelBroken, ModelNotFound
-from service.registry.manifest import FILE
+from service.registry.manifest import FILE, Manifest
 
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _VERSION = re.compile(r"[1-9][0-9]{0,9}")
 WEIGHTS = "weights.safetensors"
+_WEIGHT_SUFFIXES = (".safetensors", ".pt2")
 
 
 def check_name(name: str) -> str:
@@ -72,6 +74,22 @@ def model_names(root: Path) -> list[str]:
         if not _NAME.fullmatch(name):
             log.warning("the folder %r is passed over: it cannot be the name of a model", name)
     return sorted(filter(_NAME.fullmatch, names))
+
+
+def weights_digest(folder: Path, version: int, manifest: Manifest) -> str:
+    """One digest of all that makes a version's network: its weights, and the code where it has any.
+
+    Args:
+        folder: of the model.
+        version: its number.
+        manifest: of the model.
+    """
+    own = folder / str(version)
+    files = {path.name: path for path in own.iterdir() if path.suffix in _WEIGHT_SUFFIXES}
+    if any(name.endswith(".safetensors") for name in files):
+        code = manifest.network.split(":")[0]
+        files[code] = folder / code
+    return digest_of(files)
 
 
 def versions(folder: Path) -> list[int]:

@@ -14,14 +14,18 @@ import time
 from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
+from service.calibration.apply import CALIBRATED_FIELDS, OOD_FLAGGED, OOD_VALUES
 from service.errors import ClientLeft, DeadlineExceeded, EngineFailure, ModelNotReady
 from service.inference.prediction import EVALUATION_FIELDS, FIELDS, Fields, Request
 from service.metrics import Metrics
 from service.registry.loading import LoadedModel
+from service.scheduling.drift import Drift
 from service.scheduling.scheduler import Scheduler
 from service.scheduling.work import Step, Work
 from service.types import SamplePlan
@@ -40,8 +44,10 @@ _ATTEND_AFTER_S = 0.1
 Most are answered sooner; a client that leaves is noticed no earlier than this.
 """
 
-_OBSERVED = frozenset({"predictive_entropy", "mutual_information", "variance"})
-"""Computed of every prediction, asked for or not, for `candor_uncertainty`."""
+_OBSERVED = frozenset({"predictive_entropy", "mutual_information", "variance", "ood"})
+"""Computed of every prediction, asked for or not, for `candor_uncertainty` and drift."""
+
+_COMPUTED = frozenset({*FIELDS, *CALIBRATED_FIELDS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +72,10 @@ class Runner:
     All methods but `_compute…` run on the event loop, so nothing here needs a lock.
     """
 
-    def __init__(self, scheduler: Scheduler, metrics: Metrics) -> None:
+    def __init__(self, scheduler: Scheduler, metrics: Metrics, drift_rows: int = 1000) -> None:
         self._scheduler = scheduler
         self._metrics = metrics
+        self._drift = Drift(metrics, drift_rows)
         self._jobs: dict[int, _Job] = {}
         self._numbers = itertools.count()
         self._engine = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
@@ -116,7 +123,9 @@ class Runner:
         work = self._work(number, model, inputs, plan)
         self._scheduler.add(work)
         answer: asyncio.Future[Fields] = loop.create_future()
-        computed = _OBSERVED.union(fields).intersection(FIELDS)
+        computed = _OBSERVED.union(fields).intersection(_COMPUTED)
+        if model.calibration is not None:
+            computed |= model.calibration.references.keys()
         self._jobs[number] = _Job(model, inputs, plan, computed, answer)
         self._started()
         attendant = _Attendant(loop, answer, timeout_s, left)
@@ -226,13 +235,24 @@ class Runner:
                 answered.append(outcome.fields)
                 metrics.passes_total.inc(_passes_of(outcome.fields))
         for measure in _OBSERVED:
-            values = [found for fields in answered if (found := fields.get(measure)) is not None]
-            if values:
-                together = np.concatenate(values) if len(values) > 1 else values[0]
+            together = _joined(answered, measure)
+            if together is not None:
                 if together.ndim > 1:
                     # Of a dense output the mean of its places, so that each row counts once.
                     together = together.reshape(len(together), -1).mean(axis=1)
                 self._metrics.uncertainty.observe(model, measure, together)
+        calibration = jobs[0].model.calibration
+        if calibration is not None:
+            calibrated = [fields for fields in answered if OOD_VALUES in fields]
+            self._drift.observe(jobs[0].model.ref, calibration, calibrated)
+            if (flags := _joined(calibrated, OOD_FLAGGED)) is not None:
+                self._metrics.ood_flagged_total.labels(model).inc(np.count_nonzero(flags))
+
+
+def _joined(answers: list[Fields], name: str) -> NDArray[Any] | None:
+    """One field of all answers; None where the task has no such field."""
+    values = [found for fields in answers if (found := fields.get(name)) is not None]
+    return (np.concatenate(values) if len(values) > 1 else values[0]) if values else None
 
 
 def _passes_of(fields: Fields) -> int:

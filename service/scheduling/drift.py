@@ -1,0 +1,62 @@
+"""Whether what calibrated models answer still is distributed as at their calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from service.calibration.apply import OOD_VALUES
+from service.calibration.artifact import Calibration
+from service.calibration.drift import ReferenceBins, SlidingWindow
+from service.inference.prediction import Fields
+from service.metrics import Metrics
+from service.types import ModelRef
+
+_Windows = dict[str, SlidingWindow]
+
+
+class Drift:
+    """Sliding windows over the rows of each calibrated version; metrics read them when asked.
+
+    Args:
+        metrics: that show them.
+        rows: of a window.
+    """
+
+    def __init__(self, metrics: Metrics, rows: int) -> None:
+        self._metrics = metrics
+        self._rows = rows
+        self._windows: dict[ModelRef, tuple[Calibration, _Windows]] = {}
+
+    def observe(self, ref: ModelRef, calibration: Calibration, answers: Sequence[Fields]) -> None:
+        """Add the rows of answers to which the calibration was applied."""
+        known, windows = self._windows.get(ref, (None, {}))
+        if known is not calibration:
+            windows = self._begin(ref, calibration)
+        for measure, window in windows.items():
+            values = [array for fields in answers if (array := fields.get(measure)) is not None]
+            if values:
+                together = np.concatenate(values) if len(values) > 1 else values[0]
+                window.add(together[~np.isnan(together)])
+
+    def _begin(self, ref: ModelRef, calibration: Calibration) -> _Windows:
+        windows = {
+            measure: SlidingWindow(reference, self._rows)
+            for measure, reference in calibration.references.items()
+        }
+        labels = (ref.name, str(ref.version))
+        for measure, window in windows.items():
+            self._metrics.stability_index.labels(*labels, measure).set_function(
+                window.population_stability_index
+            )
+        # The share of flagged rows needs no bins.
+        flags = windows[OOD_VALUES] = SlidingWindow(
+            ReferenceBins((), (calibration.threshold.rows,)),
+            self._rows,
+            calibration.threshold.value,
+        )
+        self._metrics.ood_flagged_rate.labels(*labels).set_function(flags.flagged_rate)
+        self._metrics.drift_rows.labels(*labels).set_function(lambda: flags.rows)
+        self._windows[ref] = (calibration, windows)
+        return windows
