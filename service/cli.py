@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -296,6 +296,60 @@ def evaluate(
 
 
 @app.command(
+    epilog=(
+        "[bold]Examples:[/bold]\n\n"
+        "candor report digits --data test.npz\n\n"
+        "candor report digits --data test.npz --ood other.npz -o report.html"
+    )
+)
+def report(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data",
+            metavar="FILE.npz",
+            help="Held-out x [N, D...] and y [N], which training never saw.",
+        ),
+    ],
+    ood: Annotated[
+        Path | None,
+        typer.Option("--ood", metavar="FILE.npz", help="x [N, D...] unlike the training data."),
+    ] = None,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--out", metavar="FILE.html", help="The page; its numbers go beside it as .json."
+        ),
+    ] = Path("report.html"),
+    version: VersionOption = None,
+    passes: Annotated[int | None, typer.Option(help="T; default: the model's.")] = None,
+    models: ModelsOption = None,
+) -> None:
+    """Show on a page whether Monte Carlo dropout earns its price on your data."""
+    # Drawing takes half a second to import, which no other command needs.
+    from service.assessment import words
+    from service.assessment.data import read_inputs, read_labelled
+    from service.assessment.writing import write_report
+
+    with _plainly():
+        _log("error")
+        if output.suffix == ".json":
+            raise InvalidInput(f"--out names the page; its numbers go to {output} by themselves")
+        loaded = _load(models, name, version)
+        labelled = read_labelled(data, loaded.manifest)
+        strangers = None if ood is None else read_inputs(ood, loaded.manifest)
+        numbers = output.with_suffix(".json")
+        with _row_bar() as progress:
+            made = write_report(
+                loaded, labelled, strangers, output, numbers, passes=passes, progress=progress
+            )
+        for sentence in words.verdict(made):
+            out.print(f"- {escape(sentence)}", soft_wrap=True, highlight=False)
+        err.print(f"wrote {escape(str(output))} and {escape(str(numbers))}", soft_wrap=True)
+
+
+@app.command(
     epilog="[bold]Example:[/bold] candor export models/digits --out digits.pt2",
 )
 def export(
@@ -358,14 +412,20 @@ def _predict_alone(loaded: LoadedModel, request: Request) -> Fields:
 
 
 def _chunks(rows: int) -> Iterator[slice]:
-    columns = (TextColumn("{task.completed}/{task.total} rows"), BarColumn())
-    bar = Progress(*columns, console=err, transient=True, disable=rows <= _ROWS_AT_ONCE)
-    with bar:
-        task = bar.add_task("rows", total=rows)
+    with _row_bar(hidden=rows <= _ROWS_AT_ONCE) as progress:
         for start in range(0, rows, _ROWS_AT_ONCE):
             chunk = slice(start, min(start + _ROWS_AT_ONCE, rows))
             yield chunk
-            bar.update(task, completed=chunk.stop)
+            progress(chunk.stop, rows)
+
+
+@contextmanager
+def _row_bar(*, hidden: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr; what it gives is called with the rows done and the rows there are."""
+    columns = (TextColumn("{task.completed}/{task.total} rows"), BarColumn())
+    with Progress(*columns, console=err, transient=True, disable=hidden) as bar:
+        task = bar.add_task("rows", total=None)
+        yield lambda done, rows: bar.update(task, completed=done, total=rows)
 
 
 def _read_rows(data: Path | None, inputs: str | None) -> Any:
