@@ -27,7 +27,7 @@ from service.api.models import describe_model
 from service.api.predict import head, plan_and_fields
 from service.api.server import serve as run_server
 from service.assessment.calibrate import Wanted, in_words
-from service.assessment.calibrate import calibrate as run_calibration
+from service.assessment.calibrate import calibrate as calibration_of
 from service.assessment.data import read_inputs, read_labelled
 from service.calibration.artifact import write_calibration
 from service.calibration.scores import SCORES
@@ -359,8 +359,8 @@ def calibrate(
         loaded = _load(models, model, version)
         labelled = read_labelled(data, loaded.manifest)
         other = None if ood is None else read_inputs(ood, loaded.manifest)
-        with _rows_bar() as progress:
-            found = run_calibration(loaded, labelled, wanted, other, progress=progress)
+        with _row_bar() as progress:
+            found = calibration_of(loaded, labelled, wanted, other, progress=progress)
         folder = load_settings({"models": models}).models / model / str(loaded.ref.version)
         path = write_calibration(folder, found)
         for line in in_words(found):
@@ -371,6 +371,59 @@ def calibrate(
             soft_wrap=True,
             highlight=False,
         )
+
+
+@app.command(
+    epilog=(
+        "[bold]Examples:[/bold]\n\n"
+        "candor report digits --data test.npz\n\n"
+        "candor report digits --data test.npz --ood other.npz -o report.html"
+    )
+)
+def report(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data",
+            metavar="FILE.npz",
+            help="Held-out x [N, D...] and y [N], which training never saw.",
+        ),
+    ],
+    ood: Annotated[
+        Path | None,
+        typer.Option("--ood", metavar="FILE.npz", help="x [N, D...] unlike the training data."),
+    ] = None,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--out", metavar="FILE.html", help="The page; its numbers go beside it as .json."
+        ),
+    ] = Path("report.html"),
+    version: VersionOption = None,
+    passes: Annotated[int | None, typer.Option(help="T; default: the model's.")] = None,
+    models: ModelsOption = None,
+) -> None:
+    """Show on a page whether Monte Carlo dropout earns its price on your data."""
+    # Drawing takes half a second to import, which no other command needs.
+    from service.assessment import words
+    from service.assessment.writing import write_report
+
+    with _plainly():
+        _log("error")
+        if output.suffix == ".json":
+            raise InvalidInput(f"--out names the page; its numbers go to {output} by themselves")
+        loaded = _load(models, name, version)
+        labelled = read_labelled(data, loaded.manifest)
+        strangers = None if ood is None else read_inputs(ood, loaded.manifest)
+        numbers = output.with_suffix(".json")
+        with _row_bar() as progress:
+            made = write_report(
+                loaded, labelled, strangers, output, numbers, passes=passes, progress=progress
+            )
+        for sentence in words.verdict(made):
+            out.print(f"- {escape(sentence)}", soft_wrap=True, highlight=False)
+        err.print(f"wrote {escape(str(output))} and {escape(str(numbers))}", soft_wrap=True)
 
 
 @app.command(
@@ -436,22 +489,19 @@ def _predict_alone(loaded: LoadedModel, request: Request) -> Fields:
 
 
 def _chunks(rows: int) -> Iterator[slice]:
-    columns = (TextColumn("{task.completed}/{task.total} rows"), BarColumn())
-    bar = Progress(*columns, console=err, transient=True, disable=rows <= _ROWS_AT_ONCE)
-    with bar:
-        task = bar.add_task("rows", total=rows)
+    with _row_bar(hidden=rows <= _ROWS_AT_ONCE) as progress:
         for start in range(0, rows, _ROWS_AT_ONCE):
             chunk = slice(start, min(start + _ROWS_AT_ONCE, rows))
             yield chunk
-            bar.update(task, completed=chunk.stop)
+            progress(chunk.stop, rows)
 
 
 @contextmanager
-def _rows_bar() -> Iterator[Callable[[int, int], None]]:
-    """A bar that a callback moves: rows that are done, and rows that there are."""
+def _row_bar(*, hidden: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr; what it gives is called with the rows done and the rows there are."""
     columns = (TextColumn("{task.completed}/{task.total} rows"), BarColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task("rows")
+    with Progress(*columns, console=err, transient=True, disable=hidden) as bar:
+        task = bar.add_task("rows", total=None)
         yield lambda done, rows: bar.update(task, completed=done, total=rows)
 
 

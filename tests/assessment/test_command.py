@@ -1,0 +1,83 @@
+"""`candor report`, as a user types it, on the shipped models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from tests.e2e.servers import SHIPPED
+from tests.e2e.test_cli import candor
+from tests.repositories import write_model
+
+MODELS = ("--models", str(SHIPPED))
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Digits, and beside them the same turned upside down as strangers."""
+    folder = tmp_path_factory.mktemp("digits")
+    found = load_digits()
+    images, classes = found.images[::6, None], found.target[::6]
+    np.savez(folder / "test.npz", x=images, y=classes)
+    np.savez(folder / "other.npz", x=images[:100, :, ::-1])
+    return folder
+
+
+def test_digits_against_strangers(digits: Path, tmp_path: Path) -> None:
+    page = tmp_path / "doubt.html"
+    data = ("--data", str(digits / "test.npz"), "--ood", str(digits / "other.npz"))
+    done = candor("report", "digits", *data, "-o", str(page), "--passes", "10", *MODELS)
+    assert "MC dropout" in done.stdout
+    assert str(page) in done.stderr
+    numbers = json.loads(page.with_suffix(".json").read_bytes())
+    assert (numbers["model"], numbers["version"], numbers["passes"]) == ("digits", 1, 10)
+    assert numbers["data"]["rows"] == 300
+    assert [method["name"] for method in numbers["class_methods"]] == [
+        "deterministic",
+        "deterministic_temperature",
+        "mc_dropout",
+        "mc_dropout_temperature",
+    ]
+    assert all(method["accuracy"] > 0.95 for method in numbers["class_methods"])
+    auroc = {each["name"]: each["rates"]["auroc"] for each in numbers["detection"]["separations"]}
+    assert auroc["predictive_entropy"] > 0.8
+    text = page.read_text()
+    assert text.count("data:image/png;base64,") == 24
+    assert text.count("<svg") == 4 + 1 + 6 + 1 + 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["doubt.html", "doubt.json"]
+
+
+def test_a_regression_over_one_input(tmp_path: Path) -> None:
+    years = np.linspace(1960, 2000, 80)[:, None]
+    np.savez(tmp_path / "test.npz", x=years, y=315 + 1.4 * (years[:, 0] - 1960))
+    page = tmp_path / "co2.html"
+    data = ("--data", str(tmp_path / "test.npz"), "-o", str(page))
+    candor("report", "co2", *data, "--passes", "10", *MODELS)
+    numbers = json.loads(page.with_suffix(".json").read_bytes())
+    assert len(numbers["fit"]["x"]) == 80
+    assert numbers["detection"] is None
+    assert "prediction interval" in page.read_text()
+
+
+def test_what_is_wrong_is_one_line(digits: Path, tmp_path: Path) -> None:
+    write_model(tmp_path / "models", "mlp")
+    test = digits / "test.npz"
+    np.savez(tmp_path / "many.npz", x=np.zeros((30, 1, 8, 8)), y=np.full(30, 11))
+    np.savez(tmp_path / "few.npz", x=np.zeros((5, 1, 8, 8)), y=np.arange(5))
+    for words, sentence in (
+        (("nobody", "--data", str(test)), "nobody"),
+        (("digits", "--data", str(tmp_path / "many.npz")), "it holds 11 in row 0"),
+        (("digits", "--data", str(tmp_path / "few.npz")), "at least 20 rows"),
+        (("digits", "--data", str(test), "--passes", "1"), "`passes` is 1"),
+        (("digits", "--data", str(test), "--version", "9"), "9"),
+        (("digits", "--data", str(test), "-o", "x.json"), "--out names the page"),
+        (("digits", "--data", str(test), "-o", "no/where.html"), "no is no folder"),
+        (("digits", "--data", str(test), "--ood", str(tmp_path / "none.npz")), "cannot be read"),
+    ):
+        done = candor("report", *words, *MODELS, code=1)
+        assert sentence in done.stderr
+        assert done.stderr.strip().count("\n") == 0, done.stderr

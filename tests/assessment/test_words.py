@@ -1,0 +1,84 @@
+"""Sentences: they follow the numbers, also where those speak against MC dropout."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from service.assessment import words
+from service.assessment.measured import Measured
+from tests.assessment.synthetic import classifier, regressor, report_of
+
+
+def blunt(measured: Measured) -> Measured:
+    """MC dropout that knows next to nothing."""
+    flat_BC = 0.9 / measured.mean_BC.shape[1] + 0.1 * measured.mean_BC
+    return dataclasses.replace(measured, mean_BC=flat_BC)
+
+
+def test_mc_dropout_is_called_better_worse_or_neither_by_its_interval() -> None:
+    measured, labels_B = classifier(rows=1000, sharpness=4.0)
+    assert "are better than those of" in words.verdict(report_of(measured, labels_B))[0]
+    measured, labels_B = classifier(rows=1000)
+    worse = words.verdict(report_of(blunt(measured), labels_B))
+    assert "are worse than those of" in worse[0]
+    assert "nats" in worse[0]
+    assert " less, at " in worse[1]
+    same = dataclasses.replace(measured, mean_BC=measured.deterministic_BC)
+    assert "no better and no worse" in words.verdict(report_of(same, labels_B))[0]
+
+
+def test_deferral_is_counted_in_rows_and_shares() -> None:
+    measured, labels_B = classifier(rows=400)
+    report = report_of(measured, labels_B)
+    [ranking] = [each for each in report.rankings if each.name == "predictive_entropy"]
+    avoided = ranking.deferrals[2].avoided
+    first = words.deferral(report)[0]
+    assert f"(40 rows, by predictive entropy) removes {100 * avoided:.0f} % of the errors" in first
+
+
+def test_without_errors_there_is_nothing_to_defer() -> None:
+    measured, _ = classifier(rows=100)
+    report = report_of(measured, measured.mean_BC.argmax(axis=1))
+    assert "makes no error on these rows" in words.deferral(report)[0]
+
+
+def test_strangers_that_look_familiar_are_not_hidden() -> None:
+    inside, labels_B = classifier(rows=300, sharpness=0.2)
+    outside, _ = classifier(rows=300, seed=1, sharpness=9.0)
+    report = report_of(inside, labels_B, strangers=outside)
+    assert report.detection is not None
+    found = " ".join(words.detection(report.detection))
+    assert "Beware: by " in found
+    assert "deterministic confidence the strangers look less uncertain" in found
+
+
+def test_a_detection_that_needs_no_passes_is_said_to() -> None:
+    inside, labels_B = classifier(rows=300)
+    outside, _ = classifier(rows=300, seed=1, sharpness=0.1)
+    report = report_of(inside, labels_B, strangers=outside)
+    assert report.detection is not None
+    assert "MC dropout does not pay here" in " ".join(words.detection(report.detection))
+
+
+def test_few_passes_are_said_to_be_few() -> None:
+    measured, targets_BC = regressor(rows=100, passes=2)
+    first, second = words.settling(report_of(measured, targets_BC).settling, 2)
+    assert "more passes may pay" in first
+    assert "standard deviation about " in second
+
+
+def test_a_spread_is_no_interval() -> None:
+    measured, targets_BC = regressor(rows=400, noise=2.0)
+    report = report_of(measured, targets_BC)
+    alone = report.regression_methods[2].coverage[-1].observed
+    assert alone < 0.95
+    assert f"its 95 % intervals hold {100 * alone:.0f} % of the true" in words.methods(report)[1]
+
+
+def test_a_given_temperature_is_used() -> None:
+    measured, labels_B = classifier()
+    report = report_of(measured, labels_B, temperature=1.25)
+    assert "MC dropout + temperature 1.25" in words.methods(report)[0]
+    assert np.isclose(report.class_methods[3].temperatures[0], 1.25)
