@@ -144,8 +144,8 @@ def _noise(measured: Measured, targets_BC: FloatArray, aside: IntArray) -> Noise
     if measured.task is not Task.REGRESSION:
         return None
     kept = np.searchsorted(measured.kept_rows, aside)
-    passes_TKC = measured.passes_TKC[:, kept].astype(np.float64)
-    noise = fit_noise_variance(passes_TKC, targets_BC[aside])
+    passes_TBC = measured.passes_TBC[:, kept].astype(np.float64)
+    noise = fit_noise_variance(passes_TBC, targets_BC[aside])
     if min(noise.variance) <= 0:
         raise CalibrationFailed(
             "the passes meet every target exactly: there is no noise to fit. Are these the rows "
