@@ -22,7 +22,7 @@ from service.inference.workers import Workers, workers
 
 log = logging.getLogger(__name__)
 
-_CHUNKS = (16, 32, 64, 128, 256, 1024, 4096, 16384)
+_CHUNKS = (16, 32, 64, 128, 256, 1024, 4096)
 """Rows × passes of a chunk that are tried."""
 
 _ROWS = 32
