@@ -172,15 +172,18 @@ def choose_workers(
     several = time_chunks(program, example, limit // count, bank, threads)
     if not several.seconds:
         return None
-    boundary = program.open(example(min(_ROWS, limit)))
-    enough = 2 * count * max(several.chunk, chunk)
-    alone, alone_work = _chunks(program, boundary, bank, chunk, ceil(enough / chunk), None)
-    shared, shared_work = _chunks(
-        program, boundary, bank, several.chunk, ceil(enough / several.chunk), threads
-    )
-    alone_s, shared_s = seconds(alone, shared)
-    faster = shared_s / shared_work < _SURELY * alone_s / alone_work
-    return (several.chunk, threads) if faster else None
+    # Batches of few rows and of many: what is won for the ones must not be lost for the others.
+    for rows in (_ROWS, 8 * _ROWS):
+        boundary = program.open(example(min(rows, limit)))
+        enough = 2 * count * max(several.chunk, chunk)
+        alone, alone_work = _chunks(program, boundary, bank, chunk, ceil(enough / chunk), None)
+        shared, shared_work = _chunks(
+            program, boundary, bank, several.chunk, ceil(enough / several.chunk), threads
+        )
+        alone_s, shared_s = seconds(alone, shared)
+        if shared_s / shared_work > _SURELY * alone_s / alone_work:
+            return None
+    return several.chunk, threads
 
 
 def tune_thinning(

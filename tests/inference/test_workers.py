@@ -26,13 +26,21 @@ def test_results_come_in_the_order_of_the_items_however_long_each_takes() -> Non
     assert list(Workers(2).in_order(run, range(20))) == [item * item for item in range(20)]
 
 
-def test_an_operation_in_a_thread_is_not_spread_and_elsewhere_it_is_as_before() -> None:
+@pytest.fixture
+def two_threads() -> Iterator[None]:
     usual = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(usual)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_an_operation_in_a_thread_is_not_spread_and_elsewhere_it_is_as_before() -> None:
     threads = Workers(3)
     assert list(threads.in_order(lambda _: torch.get_num_threads(), range(6))) == [1] * 6
-    assert torch.get_num_threads() == usual
+    assert torch.get_num_threads() == 2
     with ThreadPoolExecutor(1) as other:
-        assert other.submit(torch.get_num_threads).result() == usual
+        assert other.submit(torch.get_num_threads).result() == 2
 
 
 def test_items_are_asked_for_only_when_a_thread_is_about_to_be_free() -> None:
