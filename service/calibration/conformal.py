@@ -117,7 +117,10 @@ def fit_classifier(
         groups = [scores_B[labels_B == label] for label in range(classes)]
     else:
         groups = [scores_B]
-    found = [order_statistic("probs", group_B, coverage) for group_B in groups]
+    found = [
+        order_statistic("probs", group_B, coverage, f"a coverage of {coverage:g}")
+        for group_B in groups
+    ]
     return ConformalClassifier(
         method=method,
         randomised=uniforms_B is not None,
@@ -212,7 +215,10 @@ def fit_regressor(
             field="std",
         )
     scores_BC = np.abs(targets_BC - mean_BC) / scale_BC
-    found = [order_statistic("mean", scores_B, coverage) for scores_B in scores_BC.T]
+    found = [
+        order_statistic("mean", scores_B, coverage, f"a coverage of {coverage:g}")
+        for scores_B in scores_BC.T
+    ]
     return ConformalRegressor(
         coverage=coverage,
         quantiles=_values(found),

@@ -70,20 +70,23 @@ def expected_interval(rows: int, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def order_statistic(field: str, values_B: FloatArray, level: float) -> OrderStatistic:
+def order_statistic(
+    field: str, values_B: FloatArray, level: float, purpose: str = ""
+) -> OrderStatistic:
     """The smallest row's value that at least a `level` of the distribution does not exceed.
 
     Args:
         field: how messages call the values.
         values_B: a sample [B], finite.
         level: above 0, below 1.
+        purpose: what messages say that it is for.
 
     Raises:
         TooFewRows: the sample cannot resolve the level.
     """
     rows = len(values_B)
     needed = rows_needed(level)
-    checks.enough_rows(field, rows, needed, f"a quantile at the level {level:g}")
+    checks.enough_rows(field, rows, needed, purpose or f"a quantile at the level {level:g}")
     ordered_B = np.sort(values_B)
     value = ordered_B[rank(rows, level) - 1]
     below = int(np.searchsorted(ordered_B, value, side="right"))

@@ -54,7 +54,9 @@ def fit_threshold(
     """
     scores_B = checks.finite(field, values_B, "B")
     wanted = checks.rate("false_positive_rate", false_positive_rate)
-    found = order_statistic(field, scores_B, float(1 - Fraction(str(wanted))))
+    level = float(1 - Fraction(str(wanted)))
+    purpose = f"a false-positive rate of {wanted:g}"
+    found = order_statistic(field, scores_B, level, purpose)
     low, high = found.interval
     return Threshold(found.value, found.rows, wanted, 1 - found.share, (1 - high, 1 - low))
 

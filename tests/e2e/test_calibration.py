@@ -173,5 +173,5 @@ def test_data_that_cannot_serve_is_a_sentence(
 ) -> None:
     np.savez(tmp_path / "bad.npz", **arrays)  # type: ignore[arg-type]
     said = calibrate(repository, "digits", "--data", str(tmp_path / "bad.npz"), *words, code=1)
-    assert said.startswith("error: ")
+    assert said.strip().startswith("error: ")
     assert sentence in said
