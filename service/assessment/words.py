@@ -10,12 +10,15 @@ from collections.abc import Sequence
 
 from service.assessment.methods import DETERMINISTIC, MC_DROPOUT, WITH_TEMPERATURE, ClassMethod
 from service.assessment.ranking import OutOfDistribution, Ranking
-from service.assessment.regression_methods import SPREAD_ALONE
+from service.assessment.regression_methods import SPREAD_ALONE, RegressionMethod
 from service.assessment.report import MEASURE_TITLES, Report
 from service.assessment.settling import WITHIN, Settling
 from service.calibration.reliability import Bins
 
 Sentences = tuple[str, ...]
+
+_CLOSE = 0.05
+"""How far a coverage may be from its level and be called right."""
 
 
 def verdict(report: Report) -> Sentences:
@@ -92,6 +95,19 @@ def methods(report: Report) -> Sentences:
         f"The spread of the passes is the model's own doubt and no prediction interval: read as "
         f"one, its {_percent(widest.level)} intervals hold {_percent(widest.observed)} of the true "
         f"values; with the noise added, {_percent(whole.observed)}.",
+        f"MC dropout's intervals are {_width(mc)}.",
+    )
+
+
+def _width(method: RegressionMethod) -> str:
+    """What the half of the targets that should be inside says."""
+    half = method.coverage[0]
+    if abs(half.observed - half.level) <= _CLOSE:
+        return f"about right: half of them should hold, and {_percent(half.observed)} do"
+    word = "too wide" if half.observed > half.level else "too narrow"
+    return (
+        f"{word} here: those that should hold {_percent(half.level)} of the true values hold "
+        f"{_percent(half.observed)}"
     )
 
 
@@ -145,8 +161,9 @@ def deferral(report: Report) -> Sentences:
             f"deterministic confidence: an area under the curve of {chosen.area:.2g} against "
             f"{plain.area:.2g} (smaller is better)."
         )
-    best = min(report.rankings, key=lambda ranking: ranking.area)
-    found.append(f"The smallest area here is that of {_lower(best)}, {best.area:.2g}.")
+    if len(report.rankings) > 1:
+        best = min(report.rankings, key=lambda ranking: ranking.area)
+        found.append(f"The smallest area here is that of {_lower(best)}, {best.area:.2g}.")
     return tuple(found)
 
 
@@ -186,8 +203,8 @@ def settling(found: Settling, passes: int) -> Sentences:
     """How many passes are enough, for predictions and for measures."""
     if found.predictions_enough is None:
         first = (
-            f"The predictions are still improving at {passes} passes, by more than the number of "
-            "rows leaves open: more passes may pay."
+            f"At {passes} passes the predictions still change by more than the number of rows "
+            "leaves open: more passes may pay."
         )
     else:
         first = (
@@ -200,8 +217,8 @@ def settling(found: Settling, passes: int) -> Sentences:
         for name, needed in found.enough.items()
     ]
     second = (
-        f"For the measures of single rows to be steady within {_percent(WITHIN)} of their mean, "
-        f"it takes, in passes: {', '.join(within)}."
+        f"For the measures of single rows to be steady within {_percent(WITHIN)}, it takes, in "
+        f"passes: {', '.join(within)}."
     )
     return first, second
 
@@ -227,7 +244,8 @@ def _lower(ranking: Ranking) -> str:
 
 def _percent(share: float) -> str:
     value = 100 * share
-    return f"{value:.0f} %" if value >= 10 or value == 0 else f"{value:.1f} %"
+    whole = value == 0 or 10 <= value <= 99 or value == 100
+    return f"{value:.0f} %" if whole else f"{value:.1f} %"
 
 
 def _numbers(values: Sequence[float]) -> str:
