@@ -319,8 +319,8 @@ def _shares(
     axes.set_ylabel(y)
     axes.set_xlim(*x_range)
     axes.set_ylim(*y_range)
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
 def _passes(axes: Axes, passes: Sequence[int]) -> None:

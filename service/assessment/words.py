@@ -17,6 +17,11 @@ from service.calibration.reliability import Bins
 
 Sentences = tuple[str, ...]
 
+QUALITY_TITLES = {
+    "log_likelihood": "log-likelihood",
+    "root_mean_squared_error": "root mean squared error",
+}
+
 _CLOSE = 0.05
 """How far a coverage may be from its level and be called right."""
 
@@ -128,9 +133,9 @@ def _calibrated(found: Sequence[ClassMethod]) -> str:
     errors = {method.title: method.calibration[Bins.EQUAL_MASS].debiased for method in found}
     best = min(errors, key=lambda title: errors[title])
     by_title = {method.title: method for method in found}
+    gap = "no more than chance" if errors[best] == 0 else _percent(errors[best])
     return (
-        f"{best} is the best calibrated here: confidence and accuracy differ by "
-        f"{_percent(errors[best])} on average (expected calibration error over "
+        f"{best} is the best calibrated here: confidence and accuracy differ by {gap} on average (expected calibration error over "
         f"{by_title[best].calibration[Bins.EQUAL_MASS].bins} bins of equal mass, its bias from few "
         "rows a bin taken out as far as that is possible)."
     )
@@ -209,7 +214,7 @@ def settling(found: Settling, passes: int) -> Sentences:
     else:
         first = (
             f"{found.predictions_enough} passes are enough for the predictions: what more of them "
-            f"change in the {found.judged_by.replace('_', ' ')} is less than its standard error on "
+            f"change in the {QUALITY_TITLES[found.judged_by]} is less than its standard error on "
             f"{found.rows} rows."
         )
     within = [
