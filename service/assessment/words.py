@@ -17,6 +17,10 @@ from service.calibration.reliability import Bins
 
 Sentences = tuple[str, ...]
 
+_USEFUL = 0.7
+"""An AUROC below is not called telling apart (acceptable discrimination begins there: Hosmer and
+Lemeshow, "Applied logistic regression", section 5.2)."""
+
 QUALITY_TITLES = {
     "log_likelihood": "log-likelihood",
     "root_mean_squared_error": "root mean squared error",
@@ -71,12 +75,12 @@ def _regression_verdict(report: Report) -> Sentences:
     assert mc.gain is not None
     low, high = mc.gain.interval
     word = "better" if mc.gain.mean > 0 else "worse"
-    judged = f"is {word}" if mc.gain.told_apart else "cannot be told apart from it"
+    judged = f"is {word} than" if mc.gain.told_apart else "cannot be told apart from"
+    noise = "that the network predicts" if mc.noise_std is None else "of one size"
     return (
-        f"On these {mc.rows} rows MC dropout's predictive distribution {judged}"
-        f"{' than' if mc.gain.told_apart else ':'} the deterministic prediction with a noise of "
-        f"one size{':' if mc.gain.told_apart else ','} {mc.gain.mean:+.3f} nats of log-likelihood "
-        f"a row (95 % interval {low:+.3f} to {high:+.3f}).",
+        f"On these {mc.rows} rows MC dropout's predictive distribution {judged} that of the "
+        f"deterministic prediction with a noise {noise}: {mc.gain.mean:+.3f} nats of "
+        f"log-likelihood a row (95 % interval {low:+.3f} to {high:+.3f}).",
         f"Root mean squared error: {_numbers(mc.root_mean_squared_error)} with MC dropout, "
         f"{_numbers(plain.root_mean_squared_error)} without.",
     )
@@ -135,7 +139,8 @@ def _calibrated(found: Sequence[ClassMethod]) -> str:
     by_title = {method.title: method for method in found}
     gap = "no more than chance" if errors[best] == 0 else _percent(errors[best])
     return (
-        f"{best} is the best calibrated here: confidence and accuracy differ by {gap} on average (expected calibration error over "
+        f"{best} is the best calibrated here: confidence and accuracy differ by {gap} on "
+        "average (expected calibration error over "
         f"{by_title[best].calibration[Bins.EQUAL_MASS].bins} bins of equal mass, its bias from few "
         "rows a bin taken out as far as that is possible)."
     )
@@ -177,10 +182,16 @@ def detection(found: OutOfDistribution) -> Sentences:
     chosen = found.recommendation
     rates = chosen.reported[chosen.name]
     low, high = rates.auroc_interval
+    name = MEASURE_TITLES[chosen.name]
+    first = (
+        f"Rows from the other data are told apart best by {name}: it ranks"
+        if rates.auroc >= _USEFUL
+        else f"No score tells the rows from the other data well: the best, {name}, ranks"
+    )
     sentences = [
-        f"Rows from the other data are told apart best by {MEASURE_TITLES[chosen.name]}: it ranks "
-        f"one of them above a held-out row {_percent(rates.auroc)} of the time (AUROC, 95 % "
-        f"interval {low:.3f} to {high:.3f}; chosen on one half of the rows, reported on the other)."
+        f"{first} one of them above a held-out row {_percent(rates.auroc)} of the time (AUROC, "
+        f"95 % interval {low:.3f} to {high:.3f}; chosen on one half of the rows, reported on the "
+        "other)."
     ]
     plain = chosen.reported.get("deterministic_confidence")
     if plain is not None and chosen.name != "deterministic_confidence":

@@ -70,7 +70,9 @@ def report(request: pytest.FixtureRequest) -> Report:
 
 def test_nothing_is_fetched_and_nothing_runs(report: Report) -> None:
     page = render(report)
-    assert not re.search(r"https?:|//\w|@import", page)
+    # Base64 may hold two slashes.
+    without_pictures = re.sub(r"base64,[\w+/=]*", "", page)
+    assert not re.search(r"https?:|//\w|@import", without_pictures)
     tags = Tags(page)
     assert not tags.named("script")
     assert not tags.named("link")
