@@ -500,7 +500,9 @@ def _chunks(rows: int) -> Iterator[slice]:
 def _row_bar(*, hidden: bool = False) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr; what it gives is called with the rows done and the rows there are."""
     columns = (TextColumn("{task.completed}/{task.total} rows"), BarColumn())
-    with Progress(*columns, console=err, transient=True, disable=hidden) as bar:
+    # Written to a file, a bar would leave empty lines.
+    silent = hidden or not err.is_terminal
+    with Progress(*columns, console=err, transient=True, disable=silent) as bar:
         task = bar.add_task("rows", total=None)
         yield lambda done, rows: bar.update(task, completed=done, total=rows)
 

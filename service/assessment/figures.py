@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from itertools import cycle
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from service.assessment.methods import ClassMethod
 from service.assessment.ranking import Histogram, Ranking, Separation
@@ -41,7 +42,7 @@ _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 3)), (0, (1, 1)
 """A series is told by its dashes, too."""
 
 _SIZE = (3.7, 2.8)
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "candor",
     "font.family": "DejaVu Sans",
@@ -205,6 +206,9 @@ def histogram(values: Histogram) -> Figure:
         if values.logarithmic:
             axes.set_xscale("log")
             axes.minorticks_off()
+            axes.xaxis.set_major_locator(LogLocator(numticks=5))
+            # The usual 10^k is a formula, and those are not read.
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.0e}"))
         else:
             axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_ylim(bottom=0)
@@ -256,7 +260,7 @@ def noise(found: Settling) -> Figure:
         axes.axhline(WITHIN, color=MUTED, linewidth=1, linestyle=":")
         _passes(axes, found.passes)
         axes.set_ylim(bottom=0)
-        axes.set_ylabel("noise, share of the mean")
+        axes.set_ylabel("noise, share of the measure")
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.legend(loc="upper right")
         svg = _svg(canvas)
@@ -315,8 +319,8 @@ def _shares(
     axes.set_ylabel(y)
     axes.set_xlim(*x_range)
     axes.set_ylim(*y_range)
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
 def _passes(axes: Axes, passes: Sequence[int]) -> None:

@@ -133,7 +133,8 @@ def class_truth(measured: Measured, targets: FloatArray | IntArray) -> FloatArra
 def class_errors(probs_BC: FloatArray, truth: FloatArray | IntArray, task: Task) -> FloatArray:
     """1 for each row that is wrong; of independent labels the share of them that is. → [B]."""
     if task is Task.CLASSIFICATION:
-        return 1.0 - reliability.top_label(probs_BC, truth)[1]
+        right_B = reliability.top_label(probs_BC, truth)[1]
+        return (~right_B).astype(np.float64)
     wrong_B: FloatArray = ((probs_BC >= 0.5) != (truth > 0)).mean(axis=1)
     return wrong_B
 

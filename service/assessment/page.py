@@ -52,13 +52,18 @@ def render(report: Report) -> str:
 
 
 def _words(report: Report) -> dict[str, words.Sentences]:
-    return {
+    found = {
         "verdict": words.verdict(report),
         "methods": words.methods(report),
         "deferral": words.deferral(report),
         "detection": () if report.detection is None else words.detection(report.detection),
         "settling": words.settling(report.settling, report.passes),
         "examples": words.examples(report),
+    }
+    # A number and its sign are not torn apart at the end of a line.
+    return {
+        section: tuple(sentence.replace(" %", "\N{NO-BREAK SPACE}%") for sentence in sentences)
+        for section, sentences in found.items()
     }
 
 

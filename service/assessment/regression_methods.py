@@ -23,7 +23,7 @@ from service.assessment.methods import (
     halves,
 )
 from service.calibration import checks, regression
-from service.calibration.checks import FloatArray
+from service.calibration.checks import FloatArray, IntArray
 from service.calibration.noise import fit_noise_variance
 from service.calibration.regression import CalibrationCurve
 from service.errors import CalibrationFailed
@@ -138,7 +138,7 @@ def regression_methods(
     return tuple(found)
 
 
-def squared_errors(mean_BC: FloatArray, targets_BC: FloatArray) -> FloatArray:
+def squared_errors(mean_BC: FloatArray, targets_BC: FloatArray | IntArray) -> FloatArray:
     """Mean over outputs of the squared error. [B, C] → [B], in squared units of a single output.
 
     Several outputs may have several units: each is then divided by its targets' variance.

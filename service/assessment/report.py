@@ -282,7 +282,9 @@ def _rankings(
     return tuple(found)
 
 
-def _regression_rankings(measured: Measured, targets_BC: FloatArray) -> tuple[Ranking, ...]:
+def _regression_rankings(
+    measured: Measured, targets_BC: FloatArray | IntArray
+) -> tuple[Ranking, ...]:
     found = []
     if measured.deterministic_std_BC is not None:
         plain_B = squared_errors(measured.deterministic_BC, targets_BC)

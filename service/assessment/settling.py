@@ -28,7 +28,7 @@ DRAWS = 24
 ROWS = 2000
 """Rows that are looked at, evenly spaced among the kept ones."""
 WITHIN = 0.1
-"""A measure has settled when its noise is at most this share of its mean over rows."""
+"""A measure has settled when its noise is at most this share of it."""
 _STEPS = (2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000)
 
 
@@ -40,7 +40,8 @@ class Settling:
         passes: T', ascending, the last the T that were run.
         rows: looked at.
         noise: by measure, at each T': root mean square over rows of the spread over draws, as a
-            share of the measure's mean over rows.
+            share of the measure's own root mean square; where most rows have next to none, those
+            that have some count.
         enough: by measure, the fewest passes with noise of at most `WITHIN`; extrapolated with
             noise ∝ 1/√T' beyond T.
         quality: `accuracy` and `log_likelihood`, or `root_mean_squared_error`: mean over draws at
@@ -85,7 +86,7 @@ def settling(measured: Measured, targets: FloatArray | IntArray, seed: int) -> S
         chances = np.full(measured.passes, 1 / measured.passes)
         weights_RT = generator.multinomial(step, chances, size=DRAWS) / step
         values, qualities = sampling.of(weights_RT, step)
-        for name, (share, _) in values.items():
+        for name, share in values.items():
             noise.setdefault(name, []).append(share)
         for name, (mean, spread) in qualities.items():
             quality.setdefault(name, []).append(mean)
@@ -123,8 +124,8 @@ class _Sampling:
 
     def of(
         self, weights_RT: FloatArray, passes: int
-    ) -> tuple[dict[str, tuple[float, float]], dict[str, tuple[float, float]]]:
-        """Noise and mean of measures, mean and noise of qualities, over draws."""
+    ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+        """Noise of measures, mean and noise of qualities, over draws."""
         shape = len(weights_RT), self._rows, self._width
         mean_RBC = self._centre_BC + (weights_RT @ self._centred).reshape(shape)
         squares = (weights_RT @ self._centred**2).reshape(shape)
@@ -175,11 +176,11 @@ def _entropy(probs: FloatArray, task: Task) -> FloatArray:
     return entropy
 
 
-def _noise(values_RB: FloatArray) -> tuple[float, float]:
-    """Root mean square over rows of the spread over draws as a share of the mean, and that mean."""
-    mean = float(values_RB.mean())
-    spread = math.sqrt(float(values_RB.var(axis=0, ddof=1).mean()))
-    return (spread / mean if mean > 0 else 0.0), mean
+def _noise(values_RB: FloatArray) -> float:
+    """Spread over draws as a share of the values, both as root mean squares over rows."""
+    size = float((values_RB.mean(axis=0) ** 2).mean())
+    spread = float(values_RB.var(axis=0, ddof=1).mean())
+    return math.sqrt(spread / size) if size > 0 else 0.0
 
 
 def _error(values_B: FloatArray) -> float:

@@ -10,12 +10,24 @@ from collections.abc import Sequence
 
 from service.assessment.methods import DETERMINISTIC, MC_DROPOUT, WITH_TEMPERATURE, ClassMethod
 from service.assessment.ranking import OutOfDistribution, Ranking
-from service.assessment.regression_methods import SPREAD_ALONE
+from service.assessment.regression_methods import SPREAD_ALONE, RegressionMethod
 from service.assessment.report import MEASURE_TITLES, Report
 from service.assessment.settling import WITHIN, Settling
 from service.calibration.reliability import Bins
 
 Sentences = tuple[str, ...]
+
+_USEFUL = 0.7
+"""An AUROC below is not called telling apart (acceptable discrimination begins there: Hosmer and
+Lemeshow, "Applied logistic regression", section 5.2)."""
+
+QUALITY_TITLES = {
+    "log_likelihood": "log-likelihood",
+    "root_mean_squared_error": "root mean squared error",
+}
+
+_CLOSE = 0.05
+"""How far a coverage may be from its level and be called right."""
 
 
 def verdict(report: Report) -> Sentences:
@@ -63,12 +75,12 @@ def _regression_verdict(report: Report) -> Sentences:
     assert mc.gain is not None
     low, high = mc.gain.interval
     word = "better" if mc.gain.mean > 0 else "worse"
-    judged = f"is {word}" if mc.gain.told_apart else "cannot be told apart from it"
+    judged = f"is {word} than" if mc.gain.told_apart else "cannot be told apart from"
+    noise = "that the network predicts" if mc.noise_std is None else "of one size"
     return (
-        f"On these {mc.rows} rows MC dropout's predictive distribution {judged}"
-        f"{' than' if mc.gain.told_apart else ':'} the deterministic prediction with a noise of "
-        f"one size{':' if mc.gain.told_apart else ','} {mc.gain.mean:+.3f} nats of log-likelihood "
-        f"a row (95 % interval {low:+.3f} to {high:+.3f}).",
+        f"On these {mc.rows} rows MC dropout's predictive distribution {judged} that of the "
+        f"deterministic prediction with a noise {noise}: {mc.gain.mean:+.3f} nats of "
+        f"log-likelihood a row (95 % interval {low:+.3f} to {high:+.3f}).",
         f"Root mean squared error: {_numbers(mc.root_mean_squared_error)} with MC dropout, "
         f"{_numbers(plain.root_mean_squared_error)} without.",
     )
@@ -92,6 +104,19 @@ def methods(report: Report) -> Sentences:
         f"The spread of the passes is the model's own doubt and no prediction interval: read as "
         f"one, its {_percent(widest.level)} intervals hold {_percent(widest.observed)} of the true "
         f"values; with the noise added, {_percent(whole.observed)}.",
+        f"MC dropout's intervals are {_width(mc)}.",
+    )
+
+
+def _width(method: RegressionMethod) -> str:
+    """What the half of the targets that should be inside says."""
+    half = method.coverage[0]
+    if abs(half.observed - half.level) <= _CLOSE:
+        return f"about right: half of them should hold, and {_percent(half.observed)} do"
+    word = "too wide" if half.observed > half.level else "too narrow"
+    return (
+        f"{word} here: those that should hold {_percent(half.level)} of the true values hold "
+        f"{_percent(half.observed)}"
     )
 
 
@@ -112,9 +137,10 @@ def _calibrated(found: Sequence[ClassMethod]) -> str:
     errors = {method.title: method.calibration[Bins.EQUAL_MASS].debiased for method in found}
     best = min(errors, key=lambda title: errors[title])
     by_title = {method.title: method for method in found}
+    gap = "no more than chance" if errors[best] == 0 else _percent(errors[best])
     return (
-        f"{best} is the best calibrated here: confidence and accuracy differ by "
-        f"{_percent(errors[best])} on average (expected calibration error over "
+        f"{best} is the best calibrated here: confidence and accuracy differ by {gap} on "
+        "average (expected calibration error over "
         f"{by_title[best].calibration[Bins.EQUAL_MASS].bins} bins of equal mass, its bias from few "
         "rows a bin taken out as far as that is possible)."
     )
@@ -145,8 +171,9 @@ def deferral(report: Report) -> Sentences:
             f"deterministic confidence: an area under the curve of {chosen.area:.2g} against "
             f"{plain.area:.2g} (smaller is better)."
         )
-    best = min(report.rankings, key=lambda ranking: ranking.area)
-    found.append(f"The smallest area here is that of {_lower(best)}, {best.area:.2g}.")
+    if len(report.rankings) > 1:
+        best = min(report.rankings, key=lambda ranking: ranking.area)
+        found.append(f"The smallest area here is that of {_lower(best)}, {best.area:.2g}.")
     return tuple(found)
 
 
@@ -155,10 +182,16 @@ def detection(found: OutOfDistribution) -> Sentences:
     chosen = found.recommendation
     rates = chosen.reported[chosen.name]
     low, high = rates.auroc_interval
+    name = MEASURE_TITLES[chosen.name]
+    first = (
+        f"Rows from the other data are told apart best by {name}: it ranks"
+        if rates.auroc >= _USEFUL
+        else f"No score tells the rows from the other data well: the best, {name}, ranks"
+    )
     sentences = [
-        f"Rows from the other data are told apart best by {MEASURE_TITLES[chosen.name]}: it ranks "
-        f"one of them above a held-out row {_percent(rates.auroc)} of the time (AUROC, 95 % "
-        f"interval {low:.3f} to {high:.3f}; chosen on one half of the rows, reported on the other)."
+        f"{first} one of them above a held-out row {_percent(rates.auroc)} of the time (AUROC, "
+        f"95 % interval {low:.3f} to {high:.3f}; chosen on one half of the rows, reported on the "
+        "other)."
     ]
     plain = chosen.reported.get("deterministic_confidence")
     if plain is not None and chosen.name != "deterministic_confidence":
@@ -186,13 +219,13 @@ def settling(found: Settling, passes: int) -> Sentences:
     """How many passes are enough, for predictions and for measures."""
     if found.predictions_enough is None:
         first = (
-            f"The predictions are still improving at {passes} passes, by more than the number of "
-            "rows leaves open: more passes may pay."
+            f"At {passes} passes the predictions still change by more than the number of rows "
+            "leaves open: more passes may pay."
         )
     else:
         first = (
             f"{found.predictions_enough} passes are enough for the predictions: what more of them "
-            f"change in the {found.judged_by.replace('_', ' ')} is less than its standard error on "
+            f"change in the {QUALITY_TITLES[found.judged_by]} is less than its standard error on "
             f"{found.rows} rows."
         )
     within = [
@@ -200,8 +233,8 @@ def settling(found: Settling, passes: int) -> Sentences:
         for name, needed in found.enough.items()
     ]
     second = (
-        f"For the measures of single rows to be steady within {_percent(WITHIN)} of their mean, "
-        f"it takes, in passes: {', '.join(within)}."
+        f"For the measures of single rows to be steady within {_percent(WITHIN)}, it takes, in "
+        f"passes: {', '.join(within)}."
     )
     return first, second
 
@@ -227,7 +260,8 @@ def _lower(ranking: Ranking) -> str:
 
 def _percent(share: float) -> str:
     value = 100 * share
-    return f"{value:.0f} %" if value >= 10 or value == 0 else f"{value:.1f} %"
+    whole = value == 0 or 10 <= value <= 99 or value == 100
+    return f"{value:.0f} %" if whole else f"{value:.1f} %"
 
 
 def _numbers(values: Sequence[float]) -> str:

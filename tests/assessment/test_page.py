@@ -1,9 +1,11 @@
-"""The page: what users name stays text, nothing is fetched, and the same numbers are the same file."""
+"""The page: names stay text, nothing is fetched, and the same numbers are the same file."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import orjson
@@ -33,7 +35,7 @@ class Tags(HTMLParser):
         return [attributes for tag, attributes in self.tags if tag == name]
 
 
-def classification(**more: object) -> Report:
+def classification(**more: Any) -> Report:
     measured, labels_B = classifier(rows=120)
     strangers, _ = classifier(rows=120, seed=1, sharpness=0.3)
     images = np.random.default_rng(0).random((120, 1, 8, 8)).astype(np.float32)
@@ -53,7 +55,7 @@ def regression() -> Report:
     return report_of(measured, targets_BC, inputs=x)
 
 
-REPORTS = {
+REPORTS: dict[str, Callable[[], Report]] = {
     "classification": classification,
     "multilabel": multilabel,
     "regression": regression,
@@ -68,7 +70,9 @@ def report(request: pytest.FixtureRequest) -> Report:
 
 def test_nothing_is_fetched_and_nothing_runs(report: Report) -> None:
     page = render(report)
-    assert not re.search(r"https?:|//\w|@import", page)
+    # Base64 may hold two slashes.
+    without_pictures = re.sub(r"base64,[\w+/=]*", "", page)
+    assert not re.search(r"https?:|//\w|@import", without_pictures)
     tags = Tags(page)
     assert not tags.named("script")
     assert not tags.named("link")

@@ -30,7 +30,8 @@ def test_the_roc_curve_is_that_of_scikit_learn() -> None:
 def test_a_curve_of_many_rows_keeps_its_ends_and_its_area() -> None:
     generator = np.random.default_rng(0)
     uncertainty_B = generator.random(5000)
-    found = ranking("u", "U", uncertainty_B, generator.random(5000) < uncertainty_B)
+    loss_B = (generator.random(5000) < uncertainty_B).astype(float)
+    found = ranking("u", "U", uncertainty_B, loss_B)
     assert len(found.coverage) == POINTS
     assert found.coverage[0] == 1 / 5000
     assert found.coverage[-1] == 1

@@ -29,6 +29,20 @@ def test_mc_dropout_is_called_better_worse_or_neither_by_its_interval() -> None:
     assert "no better and no worse" in words.verdict(report_of(same, labels_B))[0]
 
 
+def test_a_regression_is_judged_by_its_interval_too() -> None:
+    measured, targets_BC = regressor(rows=400)
+    same = dataclasses.replace(
+        measured, passes_TBC=np.repeat(measured.mean_BC[None], 30, axis=0).astype(np.float32)
+    )
+    told = words.verdict(report_of(same, targets_BC))[0]
+    assert "cannot be told apart from that of the deterministic prediction" in told
+    assert "noise of one size" in told
+    off = dataclasses.replace(measured, deterministic_BC=measured.deterministic_BC + 5)
+    assert "is worse than" not in words.verdict(report_of(off, targets_BC))[0]
+    worse = dataclasses.replace(same, passes_TBC=same.passes_TBC + 5 * np.sign(same.passes_TBC))
+    assert "is worse than that" in words.verdict(report_of(worse, targets_BC))[0]
+
+
 def test_deferral_is_counted_in_rows_and_shares() -> None:
     measured, labels_B = classifier(rows=400)
     report = report_of(measured, labels_B)
@@ -50,6 +64,7 @@ def test_strangers_that_look_familiar_are_not_hidden() -> None:
     report = report_of(inside, labels_B, strangers=outside)
     assert report.detection is not None
     found = " ".join(words.detection(report.detection))
+    assert found.startswith("No score tells the rows from the other data well")
     assert "Beware: by " in found
     assert "deterministic confidence the strangers look less uncertain" in found
 
@@ -65,7 +80,7 @@ def test_a_detection_that_needs_no_passes_is_said_to() -> None:
 def test_few_passes_are_said_to_be_few() -> None:
     measured, targets_BC = regressor(rows=100, passes=2)
     first, second = words.settling(report_of(measured, targets_BC).settling, 2)
-    assert "more passes may pay" in first
+    assert "At 2 passes the predictions still change" in first
     assert "standard deviation about " in second
 
 
