@@ -418,8 +418,19 @@ def report(
         strangers = None if ood is None else read_inputs(ood, loaded.manifest)
         numbers = output.with_suffix(".json")
         with _row_bar() as progress:
+            found = loaded.calibration if passes in (None, loaded.manifest.passes) else None
+            fitted = None if found is None else found.temperature
+            noise = None if found is None else found.noise
             made = write_report(
-                loaded, labelled, strangers, output, numbers, passes=passes, progress=progress
+                loaded,
+                labelled,
+                strangers,
+                output,
+                numbers,
+                passes=passes,
+                temperature=None if fitted is None else fitted.value,
+                noise_variance=None if noise is None else noise.variance,
+                progress=progress,
             )
         for sentence in words.verdict(made):
             out.print(f"- {escape(sentence)}", soft_wrap=True, highlight=False)

@@ -246,7 +246,7 @@ class Runner:
             calibrated = [fields for fields in answered if OOD_VALUES in fields]
             self._drift.observe(jobs[0].model.ref, calibration, calibrated)
             if (flags := _joined(calibrated, OOD_FLAGGED)) is not None:
-                self._metrics.ood_flagged_total.labels(model).inc(np.count_nonzero(flags))
+                self._metrics.ood_flagged_total.labels(model).inc(int(np.count_nonzero(flags)))
 
 
 def _joined(answers: list[Fields], name: str) -> NDArray[Any] | None:

@@ -30,7 +30,9 @@ def candor(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     return done
 
 
-@pytest.mark.parametrize("command", ["serve", "models", "predict", "eval", "report", "export"])
+@pytest.mark.parametrize(
+    "command", ["serve", "models", "predict", "eval", "calibrate", "report", "export"]
+)
 def test_every_command_shows_an_example(command: str) -> None:
     text = candor(command, "--help").stdout
     assert "Example" in text
