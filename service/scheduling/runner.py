@@ -219,15 +219,17 @@ class Runner:
         metrics = self._metrics.of(model)
         # Read when somebody looks, instead of set whenever a request comes or goes.
         metrics.queue_depth.set_function(functools.partial(self._scheduler.depth, model))
-        metrics.batch_rows.observe(step.rows)
         for work in step.works:
             metrics.queue_seconds.observe(now - work.queued_s)
 
     def _observe_end(self, step: Step, jobs: list[_Job], outcomes: list[_Outcome]) -> None:
-        if jobs[0].plan is None:
-            return
         model = step.works[0].model
         metrics = self._metrics.of(model)
+        ran = [job for job, o in zip(jobs, outcomes, strict=True) if o.fields or o.error]
+        if ran:
+            metrics.batch_rows.observe(sum(job.inputs.shape[0] for job in ran))
+        if jobs[0].plan is None:
+            return
         metrics.sampling_seconds.observe(sum(o.seconds for o in outcomes))
         answered: list[Fields] = []
         for outcome in outcomes:
@@ -344,5 +346,14 @@ def _compute_together(jobs: list[_Job]) -> list[Fields | None]:
     first = jobs[0]
     if first.plan is None:
         return [first.model.evaluate(first.inputs) if first.wanted else None]
-    requests = [Request(job.inputs, job.plan, job.fields) for job in jobs if job.plan]
-    return first.model.predict(requests, lambda number: jobs[number].wanted)
+    # Clients may have left since the step was handed over.
+    live = {number: job for number, job in enumerate(jobs) if job.wanted}
+    requests = [Request(job.inputs, job.plan, job.fields) for job in live.values() if job.plan]
+    numbers = list(live)
+    found = (
+        first.model.predict(requests, lambda place: live[numbers[place]].wanted) if requests else []
+    )
+    answers: list[Fields | None] = [None] * len(jobs)
+    for number, answer in zip(numbers, found, strict=True):
+        answers[number] = answer
+    return answers
