@@ -115,3 +115,31 @@ def test_the_engine_has_its_next_full_step_before_it_is_done_with_one(slow: Load
     assert len(asyncio.run(crowd())) == 4
     assert waiting == [2]
     assert count(own._metrics, "candor_batch_rows_count") == 4
+
+
+def test_a_step_that_was_handed_over_is_not_run_once_its_client_has_left(
+    slow: LoadedModel,
+) -> None:
+    own = Runner(Scheduler(3, 1.0, max_works=100, max_bytes=10**9), Metrics())
+
+    async def crowd() -> list[Fields | BaseException]:
+        leave = asyncio.Event()
+        tasks = [
+            asyncio.ensure_future(
+                own.submit(
+                    slow, torch.tensor([[100.0]]), plan(0), ["mean"], timeout_s=30.0, left=left
+                )
+            )
+            for left in (None, leave.wait)
+        ]
+        # Both are the engine's; one runs for three tenths of a second, a client is looked at after
+        # one.
+        await asyncio.sleep(0.05)
+        assert len(own._scheduler) == 0
+        leave.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    first, gone = asyncio.run(crowd())
+    assert isinstance(first, dict)
+    assert isinstance(gone, ClientLeft)
+    assert count(own._metrics, "candor_batch_rows_count") == 1
