@@ -304,12 +304,15 @@ def export(
         Path, typer.Option("--out", metavar="FILE.pt2", help="Where to write the archive.")
     ],
     version: VersionOption = None,
+    member: Annotated[
+        int | None, typer.Option(help="Which one of a version that has several, from 1.")
+    ] = None,
 ) -> None:
     """Make a .pt2 archive of a model: graph and weights in one file, served without its code."""
     with _plainly():
         _log("error")
         with err.status("exporting"):
-            sites = export_archive(folder, version, out_file)
+            sites = export_archive(folder, version, out_file, member)
         err.print(f"wrote {out_file} with {sites} dropout sites; put it in a version's folder")
 
 
@@ -405,7 +408,8 @@ def _write(answer: Mapping[str, Any], out_file: Path | None) -> None:
 
 
 def _print_models(models: Sequence[ModelInfo], *, sites: bool) -> None:
-    table = Table("model", "version", "state", "task", "dropout sites", "sampled by", box=None)
+    columns = ("model", "version", "state", "task", "members", "dropout sites", "sampled by")
+    table = Table(*columns, box=None)
     for model in models:
         for version in model.versions or [VersionInfo(version=0, state="failed")]:
             live = [site for site in version.sites if not site.inert]
@@ -414,6 +418,7 @@ def _print_models(models: Sequence[ModelInfo], *, sites: bool) -> None:
                 str(version.version or "-"),
                 version.state,
                 model.task or "-",
+                str(version.members or "-"),
                 f"{len(live)} of {len(version.sites)} live" if version.sites else "-",
                 version.strategy.name if version.strategy else "-",
             )
