@@ -26,10 +26,12 @@ from service.api.answers import contents, select
 from service.api.models import describe_model
 from service.api.predict import head, plan_and_fields
 from service.api.server import serve as run_server
+from service.assessment.laplace import add_laplace_version
 from service.client import Client
 from service.errors import CandorError, InvalidInput, ModelBroken
 from service.inference.devices import resources
 from service.inference.prediction import Fields, Request
+from service.registry import repository
 from service.registry.export import export_archive
 from service.registry.loading import LoadedModel
 from service.registry.registry import Registry
@@ -50,6 +52,9 @@ out = Console()
 err = Console(stderr=True)
 
 _ROWS_AT_ONCE = 256
+_MUCH_WORSE = 0.1
+"""Nats a row."""
+
 
 _SETTINGS_HELP = "[bold]Settings[/bold], in the environment or as a flag:\n\n" + "\n\n".join(
     f"{PREFIX}{name.upper()}: {field.description} \\[default: {field.default}]"
@@ -314,6 +319,67 @@ def export(
         with err.status("exporting"):
             sites = export_archive(folder, version, out_file, member)
         err.print(f"wrote {out_file} with {sites} dropout sites; put it in a version's folder")
+
+
+@app.command(
+    epilog=(
+        "[bold]Example:[/bold] candor laplace digits --data train.npz --members 20\n\n"
+        "Needs laplace-torch: pip install 'candor\\[laplace]'."
+    )
+)
+def laplace(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A model of the repository.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data", metavar="FILE", help=".npz of the training rows: x [N, D...], y [N]."
+        ),
+    ],
+    held_out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help=".npz of other rows, to choose the prior's precision by."
+        ),
+    ] = None,
+    members: Annotated[int, typer.Option(help="Draws of the posterior, each a member.")] = 20,
+    version: Annotated[
+        int | None, typer.Option(help="To start from; default: the highest.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    dropout: Annotated[
+        bool, typer.Option("--dropout", help="Let what drops out drop in the members, too.")
+    ] = False,
+    models: ModelsOption = None,
+) -> None:
+    """Fit a last-layer Laplace posterior and add a version whose members are draws of it."""
+    with _plainly():
+        _log("error")
+        root = load_settings({"models": models}).models
+        folder = repository.inside(root, root / repository.check_name(name))
+        with err.status("fitting the posterior"):
+            new, fitted = add_laplace_version(
+                folder,
+                data,
+                version=version,
+                members=members,
+                seed=seed,
+                dropout=dropout,
+                held_out=held_out,
+            )
+        err.print(
+            f"wrote {folder / str(new)}: {members} draws of {fitted.layer} ({fitted.structure}, "
+            f"prior precision {fitted.prior_precision:.3g})"
+        )
+        rows = "training" if held_out is None else "held-out"
+        err.print(
+            f"negative log-likelihood of the {rows} rows, nats a row: {fitted.network_nll:.4f} by "
+            f"the network, {fitted.draws_nll:.4f} by the draws"
+        )
+        if held_out is None and fitted.draws_nll > fitted.network_nll + _MUCH_WORSE:
+            err.print(
+                "[bold yellow]warning:[/bold yellow] the draws predict much worse than the network "
+                "did; choose the prior's precision by rows that it was not trained on: --held-out"
+            )
 
 
 def main() -> None:

@@ -20,9 +20,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "client": {"errors", "schemas"},
     "inference": GROUND,
     "registry": GROUND | {"inference"},
+    # Measures a loaded version, so it stands on the registry; what serves does not need it.
+    "assessment": GROUND | {"inference", "calibration", "registry"},
     "scheduling": GROUND | {"metrics", "inference", "registry"},
     "api": GROUND | {"metrics", "inference", "registry", "scheduling"},
-    "cli": GROUND | {"metrics", "inference", "registry", "scheduling", "api", "client"},
+    "cli": GROUND
+    | {"metrics", "inference", "registry", "assessment", "scheduling", "api", "client"},
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -481,6 +481,7 @@ def build_sampler(
     to_values: Callable[[Tensor], Tensor] = lambda outputs: outputs,
     stochastic: Sequence[str] = (),
     deterministic: bool = False,
+    off: str = "",
     variable: Collection[int] = (),
     like: Sampler | None = None,
 ) -> Sampler:
@@ -498,6 +499,7 @@ def build_sampler(
         to_values: raw outputs [T, B, ...] → the values whose mean is reported.
         stochastic: names of further module classes that drop.
         deterministic: take a network in which nothing drops; all its passes are the same.
+        off: why what drops out is to stay off in every pass; empty where it is on.
         variable: dimensions of the inputs, beside the first, that may vary.
         like: of another network of the same architecture: what was measured for it is taken over;
             what verifies the network is not.
@@ -507,7 +509,7 @@ def build_sampler(
         ModelBroken: the network cannot be run, or answers in a way that cannot be served.
     """
     try:
-        dropping = inspect(network, example, stochastic)
+        dropping = Dropping((), (), (), off) if off else inspect(network, example, stochastic)
     except NoStochasticSite:
         if not deterministic:
             raise

@@ -34,7 +34,7 @@ from service.inference.sites import output_tensor
 from service.registry.archive import FILE as ARCHIVE
 from service.registry.archive import load_archive
 from service.registry.manifest import InputSpec, Manifest
-from service.registry.members import member_files, passes_warnings
+from service.registry.members import NOTE, member_files, passes_warnings, read_note
 from service.registry.repository import inside, refuse_links_out
 from service.types import ModelRef, SamplePlan
 
@@ -100,12 +100,14 @@ def load_version(
     """
     refuse_links_out(root, folder)
     files = member_files(folder / str(ref.version))
+    note = read_note(folder / str(ref.version))
+    off = "" if note.dropout else f"dropout is off, as {NOTE} says"
     members: list[_Member] = []
     for number, file in enumerate(files):
         with _explained(folder, manifest, file.name if len(files) > 1 else ""):
             first = members[0] if members else None
             shared = _share(resources, len(files))
-            members.append(_load_member(folder, file, number, manifest, shared, first))
+            members.append(_load_member(folder, file, number, manifest, shared, first, off))
     networks, samplers = [m.network for m in members], [m.sampler for m in members]
     sampler: Posterior = samplers[0] if len(samplers) == 1 else Ensemble(samplers)
     drops = any(one.dropping.sites for one in samplers)
@@ -160,6 +162,7 @@ def _load_member(
     manifest: Manifest,
     resources: Resources,
     first: _Member | None,
+    off: str,
 ) -> _Member:
     """Read one file of weights and verify its network.
 
@@ -170,6 +173,7 @@ def _load_member(
         manifest: of the model.
         resources: its share of them.
         first: the first member, which the others have to be alike.
+        off: why nothing is to drop; empty where dropout is on.
     """
     if file.suffix == Path(ARCHIVE).suffix:
         network = load_archive(file)
@@ -193,6 +197,7 @@ def _load_member(
         to_values=functools.partial(values, manifest.task),
         stochastic=manifest.stochastic,
         deterministic=manifest.deterministic,
+        off=off,
         variable=[i + 1 for i, size in enumerate(manifest.input.shape) if size == -1],
         like=None if first is None else first.sampler,
     )

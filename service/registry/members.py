@@ -5,13 +5,49 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.errors import ModelBroken
 from service.registry.archive import FILE as ARCHIVE
 from service.registry.repository import WEIGHTS
 
+NOTE = "members.json"
+"""What a version's folder may say about its members."""
+
 _KINDS = (ARCHIVE, WEIGHTS)
 _NUMBER = re.compile(r"[1-9][0-9]*")
+
+
+class MembersNote(BaseModel):
+    """The content of a `members.json`.
+
+    Args:
+        dropout: whether what drops out in the network drops while it is sampled; draws of a
+            posterior over weights say all of their doubt without it.
+        origin: where the members come from, for whoever wonders.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    dropout: bool = True
+    origin: dict[str, Any] = {}
+
+
+def read_note(folder: Path) -> MembersNote:
+    """That of a version's folder; the defaults where there is none.
+
+    Raises:
+        ModelBroken: it is no such note.
+    """
+    path = folder / NOTE
+    try:
+        return MembersNote.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return MembersNote()
+    except (OSError, ValidationError) as error:
+        raise ModelBroken(f"{path} cannot be read: {error}") from error
 
 
 def member_files(folder: Path) -> list[Path]:

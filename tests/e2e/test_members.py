@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ def test_members_are_served_as_one_model(tmp_path: Path) -> None:
         first = server.post("/predict", {**body, "version": 1, "passes": 4}).json()
         np.testing.assert_allclose(samples[::5], first["samples"], atol=1e-6)
 
-        def one_of_a_crowd(seed: int) -> object:
+        def one_of_a_crowd(seed: int) -> Any:
             return server.post("/predict", {**body, "seed": seed % 3}).json()["mean"]
 
         with ThreadPoolExecutor(12) as crowd:
