@@ -71,7 +71,7 @@ class Fitted:
         structure: of its covariance's inverse, `full` or `kron`.
         prior_precision: of its weights.
         noise_std: of a regression, in the target's units; 1 of a classification.
-        log_marginal_likelihood: of the training data, in nats.
+        log_marginal_likelihood: of the training data at that precision, in nats.
         network_nll: mean negative log-likelihood of what the network predicts, of the rows held
             out or, without such, of the training rows; nats a row.
         draws_nll: of what the draws predict as one.
@@ -216,7 +216,7 @@ def fit(
             last_layer_name=layer,
         )
         posterior.fit(DataLoader(TensorDataset(x, y), batch_size=_ROWS_AT_ONCE))
-        evidence = _maximise_evidence(posterior, manifest.task)
+        _maximise_evidence(posterior, manifest.task)
         features = _features(posterior.model, judged_x)
         linear = network.get_submodule(layer)
 
@@ -246,7 +246,7 @@ def fit(
         structure,
         float(posterior.prior_precision.mean()),
         float(posterior.sigma_noise),
-        evidence,
+        float(posterior.log_marginal_likelihood()),
         nll(mode[None]),
         nll(draws),
         draws,
@@ -326,8 +326,8 @@ def _last_layer(laplace: Any, network: nn.Module, x: Tensor) -> str:
     return path
 
 
-def _maximise_evidence(posterior: Any, task: Task) -> float:
-    """Set the prior's precision, and a regression's noise; returns the marginal likelihood."""
+def _maximise_evidence(posterior: Any, task: Task) -> None:
+    """Set the prior's precision, and a regression's noise, by the marginal likelihood."""
     log_precision = torch.zeros(1, requires_grad=True)
     log_noise = torch.zeros(1, requires_grad=task is Task.REGRESSION)
     free = [log_precision, log_noise] if task is Task.REGRESSION else [log_precision]
@@ -342,8 +342,9 @@ def _maximise_evidence(posterior: Any, task: Task) -> float:
         optimiser.zero_grad()
         (-evidence()).backward()
         optimiser.step()
-    with torch.no_grad():
-        return float(evidence())
+    posterior.prior_precision = log_precision.detach().exp()
+    if task is Task.REGRESSION:
+        posterior.sigma_noise = log_noise.detach().exp()
 
 
 def _write(target: Path, network: nn.Module, fitted: Fitted, note: dict[str, Any]) -> None:
