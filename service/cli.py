@@ -29,12 +29,14 @@ from service.api.server import serve as run_server
 from service.assessment.calibrate import Wanted, in_words
 from service.assessment.calibrate import calibrate as calibration_of
 from service.assessment.data import read_inputs, read_labelled
+from service.assessment.laplace import add_laplace_version
 from service.calibration.artifact import write_calibration
 from service.calibration.scores import SCORES
 from service.client import Client
 from service.errors import CandorError, InvalidInput, ModelBroken
 from service.inference.devices import resources
 from service.inference.prediction import Fields, Request
+from service.registry import repository
 from service.registry.export import export_archive
 from service.registry.loading import LoadedModel
 from service.registry.registry import Registry
@@ -55,6 +57,9 @@ out = Console()
 err = Console(stderr=True)
 
 _ROWS_AT_ONCE = 256
+_MUCH_WORSE = 0.1
+"""Nats a row."""
+
 
 _SETTINGS_HELP = "[bold]Settings[/bold], in the environment or as a flag:\n\n" + "\n\n".join(
     f"{PREFIX}{name.upper()}: {field.description} \\[default: {field.default}]"
@@ -446,13 +451,77 @@ def export(
         Path, typer.Option("--out", metavar="FILE.pt2", help="Where to write the archive.")
     ],
     version: VersionOption = None,
+    member: Annotated[
+        int | None, typer.Option(help="Which one of a version that has several, from 1.")
+    ] = None,
 ) -> None:
     """Make a .pt2 archive of a model: graph and weights in one file, served without its code."""
     with _plainly():
         _log("error")
         with err.status("exporting"):
-            sites = export_archive(folder, version, out_file)
+            sites = export_archive(folder, version, out_file, member)
         err.print(f"wrote {out_file} with {sites} dropout sites; put it in a version's folder")
+
+
+@app.command(
+    epilog=(
+        "[bold]Example:[/bold] candor laplace digits --data train.npz --members 20\n\n"
+        "Needs laplace-torch: pip install 'candor\\[laplace]'."
+    )
+)
+def laplace(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A model of the repository.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data", metavar="FILE", help=".npz of the training rows: x [N, D...], y [N]."
+        ),
+    ],
+    held_out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help=".npz of other rows, to choose the prior's precision by."
+        ),
+    ] = None,
+    members: Annotated[int, typer.Option(help="Draws of the posterior, each a member.")] = 20,
+    version: Annotated[
+        int | None, typer.Option(help="To start from; default: the highest.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    dropout: Annotated[
+        bool, typer.Option("--dropout", help="Let what drops out drop in the members, too.")
+    ] = False,
+    models: ModelsOption = None,
+) -> None:
+    """Fit a last-layer Laplace posterior and add a version whose members are draws of it."""
+    with _plainly():
+        _log("error")
+        root = load_settings({"models": models}).models
+        folder = repository.inside(root, root / repository.check_name(name))
+        with err.status("fitting the posterior"):
+            new, fitted = add_laplace_version(
+                folder,
+                data,
+                version=version,
+                members=members,
+                seed=seed,
+                dropout=dropout,
+                held_out=held_out,
+            )
+        err.print(
+            f"wrote {folder / str(new)}: {members} draws of {fitted.layer} ({fitted.structure}, "
+            f"prior precision {fitted.prior_precision:.3g})"
+        )
+        rows = "training" if held_out is None else "held-out"
+        err.print(
+            f"negative log-likelihood of the {rows} rows, nats a row: {fitted.network_nll:.4f} by "
+            f"the network, {fitted.draws_nll:.4f} by the draws"
+        )
+        if held_out is None and fitted.draws_nll > fitted.network_nll + _MUCH_WORSE:
+            err.print(
+                "[bold yellow]warning:[/bold yellow] the draws predict much worse than the network "
+                "did; choose the prior's precision by rows that it was not trained on: --held-out"
+            )
 
 
 def main() -> None:
@@ -555,7 +624,8 @@ def _write(answer: Mapping[str, Any], out_file: Path | None) -> None:
 
 
 def _print_models(models: Sequence[ModelInfo], *, sites: bool) -> None:
-    table = Table("model", "version", "state", "task", "dropout sites", "sampled by", box=None)
+    columns = ("model", "version", "state", "task", "members", "dropout sites", "sampled by")
+    table = Table(*columns, box=None)
     for model in models:
         for version in model.versions or [VersionInfo(version=0, state="failed")]:
             live = [site for site in version.sites if not site.inert]
@@ -564,6 +634,7 @@ def _print_models(models: Sequence[ModelInfo], *, sites: bool) -> None:
                 str(version.version or "-"),
                 version.state,
                 model.task or "-",
+                str(version.members or "-"),
                 f"{len(live)} of {len(version.sites)} live" if version.sites else "-",
                 version.strategy.name if version.strategy else "-",
             )

@@ -191,7 +191,10 @@ class VersionInfo(BaseModel):
     calibration: dict[str, Any] | None = None
     device: str | None = None
     precision: str | None = None
-    parameters: int | None = None
+    parameters: int | None = Field(None, description="numbers that were trained, of all members")
+    members: int | None = Field(
+        None, description="sets of weights that are sampled as one posterior; 1 of a single network"
+    )
 
 
 class InputInfo(BaseModel):

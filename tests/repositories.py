@@ -78,7 +78,19 @@ def write_model(
     return folder
 
 
-def build_network(folder: Path) -> torch.nn.Module:
+def write_members(folder: Path, members: int, version: int = 1) -> list[Path]:
+    """Put so many members with random weights (seeds 0, 1, …) in place of the version's weights."""
+    (folder / str(version)).mkdir(exist_ok=True)
+    (folder / str(version) / "weights.safetensors").unlink(missing_ok=True)
+    files = []
+    for member in range(members):
+        file = folder / str(version) / f"weights-{member + 1}.safetensors"
+        safetensors.torch.save_model(build_network(folder, seed=member), str(file))
+        files.append(file)
+    return files
+
+
+def build_network(folder: Path, seed: int = 0) -> torch.nn.Module:
     """The network of a folder with its random weights, as a plain PyTorch user has it."""
     spec = importlib.util.spec_from_file_location(f"test_{folder.name}", folder / "network.py")
     assert spec is not None
@@ -86,6 +98,6 @@ def build_network(folder: Path) -> torch.nn.Module:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         network: torch.nn.Module = module.build()
     return network

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from service.inference.sampler import Sampler
+from service.inference.posterior import Posterior
 from service.types import Masks
 
 
 def outputs_of(
-    sampler: Sampler,
+    sampler: Posterior,
     inputs: Tensor,
     passes: int,
     masks: Masks = Masks.SHARED,

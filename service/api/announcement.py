@@ -44,7 +44,8 @@ def _describe(model: Model) -> list[str]:
         else:
             sampler = version.model.sampler
             live = sum(not site.inert for site in sampler.dropping.sites)
-            said = f"{model.manifest.task}, {live} dropout sites, on {sampler.device}"
+            of_all = "" if sampler.members == 1 else f"{sampler.members} members, "
+            said = f"{model.manifest.task}, {of_all}{live} dropout sites, on {sampler.device}"
         name = f"{model.name}/{version.number}"
         lines.append(f"  {name:<24} {version.state:<9} {said}")
     return lines

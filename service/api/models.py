@@ -96,6 +96,7 @@ def describe_version(version: Version) -> VersionInfo:
         device=str(sampler.device),
         precision=loaded.precision,
         parameters=loaded.parameters,
+        members=sampler.members,
     )
 
 

@@ -150,13 +150,14 @@ def _deterministic(
 ) -> tuple[FloatArray, FloatArray | None]:
     """Probabilities or values of the pass with dropout off, and the noise that it predicts.
 
+    Of several members the mean, and the standard deviation of their mixture.
     From the network's raw outputs in float64: a float32 probability of a sure class is one and has
     lost the logits that a temperature scales.
     """
     task = model.manifest.task
     means, noises = [], []
     for place in _batches(len(inputs)):
-        outputs = model.sampler.deterministic(torch.from_numpy(inputs[place]))[None].double()
+        outputs = model.sampler.deterministic_members(torch.from_numpy(inputs[place])).double()
         if outputs.dim() > 3:
             raise CalibrationFailed(
                 "this model gives one prediction for each place of a row (pixel, token), outputs "
@@ -166,9 +167,11 @@ def _deterministic(
                 expected="[B, C]",
                 received=list(outputs.shape[1:]),
             )
-        means.append(_array(values(task, outputs)[0]))
+        values_MBC = values(task, outputs)
+        means.append(_array(values_MBC.mean(dim=0)))
         if task is Task.HETEROSCEDASTIC_REGRESSION:
-            noises.append(_array((0.5 * log_variances(outputs)[0]).exp()))
+            noise_BC = log_variances(outputs).exp().mean(dim=0)
+            noises.append(_array((noise_BC + values_MBC.var(dim=0, correction=0)).sqrt()))
     mean_BC = _finite("deterministic", np.concatenate(means))
     return mean_BC, np.concatenate(noises) if noises else None
 

@@ -42,6 +42,24 @@ def _absorb(state: Tensor, words: Tensor) -> Tensor:
     return _mix_((state ^ _mix_(words * _GAMMA + _GAMMA)) + _GAMMA)
 
 
+_MEMBERS = -1
+"""Stands where a stream's key has the number of a site, which is never negative."""
+
+
+def member_seed(seed: int, member: int) -> int:
+    """The seed of a member of an ensemble, where the request's is `seed`.
+
+    The first member, 0, has the request's own. The others' are hashed from it and their number, so
+    that no two members drop alike in the same pass. Any 64 signed bits → 64 signed bits.
+    """
+    if member == 0:
+        return seed
+    state = torch.tensor(_signed(seed))
+    for word in (_MEMBERS, member):
+        state = _absorb(state, torch.tensor(word))
+    return int(state)
+
+
 @dataclass(frozen=True, slots=True)
 class Streams:
     """The random streams of some passes, for all rows at once or for each row its own.

@@ -14,8 +14,8 @@ from torch import Tensor
 from service.inference import jackknife, measures, regression
 from service.inference.kept import KeptPasses
 from service.inference.outputs import labels, log_variances, outputs_after_rows, values
+from service.inference.posterior import OpenRows, Posterior
 from service.inference.progress import Progress, Rows
-from service.inference.sampler import Batch, Sampler
 from service.inference.statistics import SUMMARY_FIELDS, RunningStatistics, Summary
 from service.inference.stopping import looks, may_stop
 from service.types import SamplePlan, Task
@@ -81,7 +81,7 @@ def always(_request: int) -> bool:
 
 
 def predict(
-    sampler: Sampler,
+    posterior: Posterior,
     task: Task,
     requests: Sequence[Request],
     wanted: Callable[[int], bool] = always,
@@ -89,7 +89,7 @@ def predict(
     """Sample and reduce; each answer is what its request gets alone.
 
     Args:
-        sampler: of the model.
+        posterior: of the model.
         task: of the model.
         requests: of one mode of masks and one shape of rows; all else may differ.
         wanted: whether somebody still waits for the request of that number; asked between chunks.
@@ -98,9 +98,9 @@ def predict(
         For each request its fields as arrays: [B, C, D...], [B, D...], [T, B, C, D...] or
         [Q, B, C, D...], and the `passes` [B] of each row. None where it was no longer wanted.
     """
-    run = _Run(task, requests)
+    run = _Run(task, requests, posterior.members)
     [masks] = {request.plan.masks for request in requests}
-    batch = sampler.open(
+    batch = posterior.open(
         torch.cat([r.inputs for r in requests]) if len(requests) > 1 else requests[0].inputs,
         masks,
         [r.plan.seed for r in requests for _ in range(r.inputs.shape[0])],
@@ -114,11 +114,11 @@ def predict(
 class _Run:
     """Requests that run together: their rows follow each other, and each leaves when it may."""
 
-    def __init__(self, task: Task, requests: Sequence[Request]) -> None:
+    def __init__(self, task: Task, requests: Sequence[Request], members: int) -> None:
         self._task = task
         self._requests = requests
         self._progress = Progress(
-            [r.inputs.shape[0] for r in requests], [_stops(r.plan) for r in requests]
+            [r.inputs.shape[0] for r in requests], [_stops(r.plan, members) for r in requests]
         )
         self._statistics = RunningStatistics(task, len(self._progress.passes))
         self._kept = {
@@ -127,7 +127,7 @@ class _Run:
         self._left: set[int] = set()
         self._precision = torch.float32
 
-    def to_the_end(self, batch: Batch, wanted: Callable[[int], bool]) -> None:
+    def to_the_end(self, batch: OpenRows, wanted: Callable[[int], bool]) -> None:
         """Run all passes that somebody waits for."""
         selected, part = np.arange(len(batch)), batch
         while (segment := self._progress.next()) is not None:
@@ -201,9 +201,14 @@ class _Run:
         }
 
 
-def _stops(plan: SamplePlan) -> tuple[int, ...]:
-    """Numbers of passes at which rows of this plan may be finished; at the last they are."""
-    return (*(looks(plan.passes) if plan.tolerance is not None else ()), plan.passes)
+def _stops(plan: SamplePlan, members: int) -> tuple[int, ...]:
+    """Numbers of passes at which rows of this plan may be finished; at the last they are.
+
+    None is finished before every member was asked once.
+    """
+    if plan.tolerance is None:
+        return (plan.passes,)
+    return (*(look for look in looks(plan.passes) if look >= members), plan.passes)
 
 
 def _from_kept(task: Task, kept: KeptPasses, passes_B: Rows, fields: Collection[str]) -> Summary:
@@ -230,18 +235,23 @@ def _from_kept(task: Task, kept: KeptPasses, passes_B: Rows, fields: Collection[
     return found
 
 
-def evaluate(sampler: Sampler, task: Task, inputs: Tensor) -> Fields:
+def evaluate(posterior: Posterior, task: Task, inputs: Tensor) -> Fields:
     """One deterministic pass, dropout off: `mean`, `predictive_entropy` and `label`.
+
+    Of several members the mean of their probabilities or values, as Lakshminarayanan et al. (2017)
+    define what an ensemble predicts; with predicted noise the entropy is that of the Gaussian with
+    the mean and variance of their mixture (section 2.4 there).
 
     Shapes as of `predict`. A regression without predicted noise has no predictive entropy.
     """
-    outputs = sampler.deterministic(inputs)
+    outputs = posterior.deterministic_members(inputs)
     with torch.inference_mode():
-        mean_BC = values(task, outputs[None])[0]
+        values_MBC = values(task, outputs)
+        mean_BC = values_MBC.mean(dim=0)
         found: dict[str, Tensor] = {"mean": outputs_after_rows(mean_BC)}
         if task is Task.HETEROSCEDASTIC_REGRESSION:
-            noise = log_variances(outputs[None]).double()
-            found["predictive_entropy"] = regression.expected_entropy(noise)
+            noise_MBC = log_variances(outputs).double()
+            found["predictive_entropy"] = regression.mixture_entropy(values_MBC.double(), noise_MBC)
         elif not task.is_regression:
             found["predictive_entropy"] = measures.entropy_of(task)(mean_BC.double())
             found["label"] = labels(task, mean_BC)

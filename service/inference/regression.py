@@ -45,6 +45,17 @@ def predictive_entropy(means_TBC: Tensor, log_variances_TBC: Tensor | None = Non
     return gaussian_entropy(total_BC)
 
 
+def mixture_entropy(means_MBC: Tensor, log_variances_MBC: Tensor) -> Tensor:
+    """Entropy of the Gaussian with the mean and variance of a mixture of just these M Gaussians.
+
+    Its variance is 1/M Σ_m (σ_m² + μ_m²) − μ²: the spread of the means with M, not M − 1, the
+    components being all there are. Of one component its own entropy. [M, B, C] → [B], nats.
+    """
+    spread_BC = means_MBC.var(dim=0, correction=0)
+    noise_BC = log_variances_MBC.logsumexp(dim=0) - math.log(len(log_variances_MBC))
+    return expected_entropy(torch.logaddexp(spread_BC.log(), noise_BC)[None])
+
+
 def expected_entropy(log_variances_TBC: Tensor) -> Tensor:
     """1/T Σ_t H[N(mean_t, σ_t²)]: the aleatoric part. [T, B, C] → [B], nats."""
     per_pass_TB = 0.5 * (_LOG_2_PI_E + log_variances_TBC).sum(dim=-1)

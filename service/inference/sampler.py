@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ class Chunking:
 
 
 class Sampler:
-    """Runs one network deterministically or with what drops out switched on.
+    """Runs one network deterministically or with what drops out switched on: a `Posterior`.
 
     Not thread-safe: it sets the network's training flags while it runs and puts them back.
 
@@ -104,7 +105,10 @@ class Sampler:
         memory_bytes: budget of the activations and outputs of one chunk.
         bank: of the noise of the model's own seed.
         precision: that passes are computed in.
+        form: of the program.
     """
+
+    members = 1
 
     def __init__(
         self,
@@ -119,12 +123,14 @@ class Sampler:
         memory_bytes: int,
         bank: NoiseBank,
         precision: str,
+        form: tuning.Form | None = None,
     ) -> None:
         self._network = network
         self.dropping = dropping
         self.strategy = strategy
         self.device = device
         self.precision = precision
+        self.form = form
         self.memory_bytes = memory_bytes
         self._plain = plain
         self._program = program
@@ -138,10 +144,14 @@ class Sampler:
     def deterministic(self, inputs: Tensor) -> Tensor:
         """Dropout off: exactly `network.eval()(inputs)`. Inputs [B, D...] → outputs [B, ...]."""
         inputs = inputs.to(self.device)
-        fitting = max(1, self.memory_bytes // max(1, self.cost(inputs).row_pass))
+        fitting = self._within_budget(inputs)
         with torch.inference_mode(), switched(self._network, ()):
             outputs = [output_tensor(self._network(chunk)) for chunk in inputs.split(fitting)]
             return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+
+    def deterministic_members(self, inputs: Tensor) -> Tensor:
+        """Outputs [1, B, ...] of `deterministic`."""
+        return self.deterministic(inputs)[None]
 
     def open(
         self, inputs: Tensor, masks: Masks, seeds: Sequence[int], rows: Sequence[int]
@@ -156,11 +166,7 @@ class Sampler:
                 not the place in this batch, decides what drops.
         """
         banks = {seed: self._bank_of(seed) for seed in dict.fromkeys(seeds)}
-        if self.device.type == "cuda":
-            # From pinned memory the copy overlaps what the device is doing.
-            inputs = inputs.pin_memory() if inputs.device.type == "cpu" else inputs
-        inputs = inputs.to(self.device, non_blocking=True)
-        return Batch(self, inputs, masks, list(seeds), list(rows), banks)
+        return Batch(self, on_device(inputs, self.device), masks, list(seeds), list(rows), banks)
 
     def way_for(self, inputs: Tensor) -> Way:
         """What runs inputs of this shape."""
@@ -170,14 +176,20 @@ class Sampler:
 
     def chunking(self, inputs: Tensor, row_passes: int = 1) -> Chunking:
         """How so many rows × passes, of rows like these, are cut."""
-        fitting = max(1, self.memory_bytes // max(1, self.cost(inputs).row_pass))
-        if self._most is not None:
-            fitting = min(fitting, self._most)
+        fitting = self.fitting(inputs)
         if self._several is not None and self.way_for(inputs) is self._program:
             chunk, threads = self._several
             if row_passes >= _ROUNDS * len(threads) * chunk:
                 return Chunking(max(1, min(chunk, fitting // len(threads))), threads)
         return Chunking(fitting if self._alone is None else min(fitting, self._alone), None)
+
+    def fitting(self, inputs: Tensor) -> int:
+        """Rows × passes, of rows like these, that fit the memory."""
+        within = self._within_budget(inputs)
+        return within if self._most is None else min(within, self._most)
+
+    def _within_budget(self, inputs: Tensor) -> int:
+        return max(1, self.memory_bytes // max(1, self.cost(inputs).row_pass))
 
     def rows_at_once(self, inputs: Tensor) -> tuple[int, int]:
         """How many rows like these are opened at once, and how many may stay open."""
@@ -186,10 +198,15 @@ class Sampler:
         kept = max(1, self.memory_bytes // max(1, cost.boundary))
         return min(opened, kept), kept
 
+    def tuned_like(self, other: Sampler) -> Sampler:
+        """Itself, with chunks as they were measured to run fastest for another of its kind."""
+        self._alone, self._several = other._alone, other._several
+        return self
+
     def tuned(self, example: Callable[[int], Tensor]) -> Sampler:
         """Itself, with the size of chunk that runs fastest on this machine."""
         inputs = example(1)
-        limit = max(1, self.memory_bytes // max(1, self.cost(inputs).row_pass))
+        limit = self._within_budget(inputs)
         bank = NoiseBank(self._bank.seed, self.memory_bytes)
         way = self.way_for(inputs)
         with torch.inference_mode():
@@ -292,6 +309,25 @@ class Batch:
             None if self._opened is None else self._opened.select(keep),
         )
 
+    def prepare(self) -> None:
+        """Compute what comes before the first site, once for all rows, where that can be kept."""
+        at_once, kept = self._sampler.rows_at_once(self._inputs)
+        if self._opened is None and len(self) <= kept:
+            self._opened = self._open(self._inputs, at_once)
+
+    @property
+    def fitting(self) -> int:
+        """Rows × passes that fit the memory."""
+        return self._sampler.fitting(self._inputs)
+
+    def passes_at_once(self, passes: int) -> int:
+        """How many of so many passes make a run as fast as it gets, within the memory budget."""
+        cut = self._sampler.chunking(self._inputs, len(self) * passes)
+        if cut.threads is None:
+            return max(1, cut.row_passes // len(self))
+        enough = _ROUNDS * len(cut.threads) * cut.row_passes
+        return max(1, min(math.ceil(enough / len(self)), self.fitting // len(self)))
+
     def _layouts(self, passes: int) -> Iterator[list[list[int]]]:
         """Places of rows that run together: of one seed, or of several seeds with equally many.
 
@@ -316,11 +352,10 @@ class Batch:
 
     def _boundary(self, places: Sequence[int]) -> Boundary:
         """What is known of these rows; all of it stays where it fits the budget."""
-        at_once, kept = self._sampler.rows_at_once(self._inputs)
-        if self._opened is None and len(self) <= kept:
-            self._opened = self._open(self._inputs, at_once)
+        self.prepare()
         if self._opened is not None:
             return self._opened.select(places)
+        at_once, _ = self._sampler.rows_at_once(self._inputs)
         return self._open(self._inputs[list(places)], at_once)
 
     def _open(self, inputs: Tensor, at_once: int) -> Boundary:
@@ -405,6 +440,14 @@ def _alike(whole: range, most: int) -> range:
     return whole[: ceil(len(whole) / parts)]
 
 
+def on_device(inputs: Tensor, device: torch.device) -> Tensor:
+    """Inputs where they are to be computed with."""
+    if device.type == "cuda":
+        # From pinned memory the copy overlaps what the device is doing.
+        inputs = inputs.pin_memory() if inputs.device.type == "cpu" else inputs
+    return inputs.to(device, non_blocking=True)
+
+
 _GATHERED_S = 0.05
 
 
@@ -448,7 +491,9 @@ def build_sampler(
     to_values: Callable[[Tensor], Tensor] = lambda outputs: outputs,
     stochastic: Sequence[str] = (),
     deterministic: bool = False,
+    off: str = "",
     variable: Collection[int] = (),
+    like: Sampler | None = None,
 ) -> Sampler:
     """Find what drops out in a network, verify it and choose how to sample it.
 
@@ -464,14 +509,17 @@ def build_sampler(
         to_values: raw outputs [T, B, ...] → the values whose mean is reported.
         stochastic: names of further module classes that drop.
         deterministic: take a network in which nothing drops; all its passes are the same.
+        off: why what drops out is to stay off in every pass; empty where it is on.
         variable: dimensions of the inputs, beside the first, that may vary.
+        like: of another network of the same architecture: what was measured for it is taken over;
+            what verifies the network is not.
 
     Raises:
         NoStochasticSite: nothing drops.
         ModelBroken: the network cannot be run, or answers in a way that cannot be served.
     """
     try:
-        dropping = inspect(network, example, stochastic)
+        dropping = Dropping((), (), (), off) if off else inspect(network, example, stochastic)
     except NoStochasticSite:
         if not deterministic:
             raise
@@ -480,30 +528,29 @@ def build_sampler(
     program, reason = choose_program(network, dropping, example, variable)
     own_precision = _precision_of(network)
     sentences = [reason]
+    form: tuning.Form | None = None
     recorded: Recorded | None = None
     if program is None:
         if precision == "bfloat16":
             log.warning("CANDOR_PRECISION=bfloat16 needs a sampling program: %s", reason)
         choice = Choice(plain.name, f"no sampling program: {reason}; {plain.reason}")
     else:
-        with torch.inference_mode():
+        if like is not None and like.form is not None:
+            form = like.form
+            with torch.inference_mode():
+                program = form.of(program)
+        else:
             bank = NoiseBank(seed, noise_bytes)
-            program, layout = tuning.choose_layout(program, example)
-            sentences += [layout] if layout else []
-            if own_precision == "float32":
-                precise = tuning.choose_precision(
-                    program, precision, example, to_values, passes, bank
-                )
-                program, own_precision = precise.program, precise.name
-                sentences += [precise.reason] if precise.reason else []
-            thinned_from = tuning.tune_thinning(program, example, passes, bank)
-        if thinned_from is not None:
-            sentences.append(f"thinned from {thinned_from} rows on")
+            program, form, words = tuning.choose_form(
+                program, precision, example, to_values, passes, bank, own_precision
+            )
+            sentences += words
+        own_precision = form.precision
         if device.type == "cuda":
             recorded, refusal = record(program, example(3), NoiseBank(seed, noise_bytes))
             sentences += [refusal] if refusal else []
         choice = Choice(Strategy.SAMPLING_PROGRAM, "; ".join(sentences))
-    return Sampler(
+    sampler = Sampler(
         network,
         dropping,
         Plain(network, dropping, plain.name),
@@ -514,7 +561,9 @@ def build_sampler(
         memory_bytes=memory_bytes,
         bank=NoiseBank(seed, noise_bytes),
         precision=own_precision,
-    ).tuned(example)
+        form=form,
+    )
+    return sampler.tuned(example) if like is None else sampler.tuned_like(like)
 
 
 def _precision_of(network: nn.Module) -> str:

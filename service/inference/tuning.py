@@ -230,11 +230,19 @@ def choose_layout(program: Program, example: Callable[[int], Tensor]) -> tuple[P
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """The program to serve, the type it computes in, and why."""
+    """The program to serve, the type it computes in, and why.
+
+    Args:
+        program: in that type.
+        name: of the type.
+        reason: why.
+        prefix: in bfloat16 whether what comes before the first site is, too.
+    """
 
     program: Program
     name: str
     reason: str
+    prefix: bool = False
 
 
 def choose_precision(
@@ -272,7 +280,8 @@ def choose_precision(
         if wanted == "bfloat16":
             if not run(lower[0]).isfinite().all():
                 raise NotExpressible("it overflows")
-            return Precision(lower[0], "bfloat16", "bfloat16, as CANDOR_PRECISION says")
+            asked = "bfloat16, as CANDOR_PRECISION says"
+            return Precision(lower[0], "bfloat16", asked, prefix=True)
         exact = to_values(run(program).double())
         standard_error = exact.std(dim=0) / passes**0.5
         for candidate in lower:
@@ -288,6 +297,7 @@ def choose_precision(
                     candidate,
                     "bfloat16",
                     f"bfloat16, whose error is {share:.1%} of the Monte Carlo standard error",
+                    prefix=candidate is lower[0],
                 )
             refusal = (
                 f"float32, since bfloat16's error would be {share:.0%} of the Monte Carlo standard "
@@ -299,6 +309,61 @@ def choose_precision(
         log.warning("bfloat16 cannot be used: %s", error)
         return Precision(program, "float32", f"float32, since bfloat16 failed: {error}")
     return Precision(program, "float32", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What was chosen for one program, to be had for another of the same architecture.
+
+    Args:
+        channels_last: how images lie in memory.
+        precision: that it computes in.
+        lowered: whether that is another than the network was saved in.
+        prefix: see `Precision`.
+        thinned_from: see `Program.thin_from`.
+    """
+
+    channels_last: bool
+    precision: str
+    lowered: bool
+    prefix: bool
+    thinned_from: int | None
+
+    def of(self, program: Program) -> Program:
+        """Another program in this form."""
+        if self.channels_last:
+            program = program.with_channels_last()
+        if self.lowered:
+            program = program.in_precision(torch.bfloat16, prefix=self.prefix)
+        program.thin_from(self.thinned_from)
+        return program
+
+
+def choose_form(
+    program: Program,
+    wanted: str,
+    example: Callable[[int], Tensor],
+    to_values: Callable[[Tensor], Tensor],
+    passes: int,
+    bank: NoiseBank,
+    own_precision: str,
+) -> tuple[Program, Form, list[str]]:
+    """The program as it is fastest here, its form, and words on what was chosen.
+
+    Arguments as of `choose_precision`, and the type that the network was saved in.
+    """
+    with torch.inference_mode():
+        program, layout = choose_layout(program, example)
+        precise = Precision(program, own_precision, "")
+        if own_precision == "float32":
+            precise = choose_precision(program, wanted, example, to_values, passes, bank)
+        thinned_from = tune_thinning(precise.program, example, passes, bank)
+    words = [word for word in (layout, precise.reason) if word]
+    if thinned_from is not None:
+        words.append(f"thinned from {thinned_from} rows on")
+    lowered = precise.name != own_precision
+    form = Form(bool(layout), precise.name, lowered, precise.prefix, thinned_from)
+    return precise.program, form, words
 
 
 def _has_fast_bfloat16() -> bool:

@@ -11,13 +11,13 @@ import numpy as np
 from service.calibration import apply
 from service.calibration.artifact import Calibration, stale_for_request
 from service.inference import prediction
+from service.inference.posterior import Posterior
 from service.inference.prediction import Fields, Request
-from service.inference.sampler import Sampler
 from service.types import Task
 
 
 def predict_calibrated(
-    sampler: Sampler,
+    sampler: Posterior,
     task: Task,
     calibration: Calibration,
     requests: Sequence[Request],
@@ -47,7 +47,7 @@ def predict_calibrated(
 
 
 def _add(
-    sampler: Sampler,
+    sampler: Posterior,
     task: Task,
     calibration: Calibration,
     names: Collection[str],

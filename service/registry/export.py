@@ -15,12 +15,13 @@ from service.registry import repository
 from service.registry.archive import FILE, load_archive
 from service.registry.loading import build_network, example_of, read_weights
 from service.registry.manifest import InputSpec, read_manifest
+from service.registry.members import member_files
 
 _TOLERANCE = 1e-5
 """Of the deterministic pass, relative to the largest output: fused kernels round otherwise."""
 
 
-def export_archive(folder: Path, version: int | None, out: Path) -> int:
+def export_archive(folder: Path, version: int | None, out: Path, member: int | None = None) -> int:
     """Write the network and weights of a model folder as one archive with a dynamic batch.
 
     It is exported with what drops out in train mode, so that every site is in its graph.
@@ -29,6 +30,7 @@ def export_archive(folder: Path, version: int | None, out: Path) -> int:
         folder: of the model.
         version: whose weights; None for the highest.
         out: the file to write.
+        member: which one of a version that has several, from 1.
 
     Returns:
         How many dropout sites the archive has.
@@ -40,7 +42,7 @@ def export_archive(folder: Path, version: int | None, out: Path) -> int:
     manifest = read_manifest(folder)
     number = max(repository.versions(folder)) if version is None else version
     network = build_network(folder, manifest)
-    read_weights(network, folder / str(number) / repository.WEIGHTS)
+    read_weights(network, _weights(folder / str(number), member))
     network.eval().requires_grad_(False)
     example = example_of(manifest.input, torch.device("cpu"))
     inputs = example(2)
@@ -61,6 +63,21 @@ def export_archive(folder: Path, version: int | None, out: Path) -> int:
         out.unlink()
         raise
     return sites
+
+
+def _weights(folder: Path, member: int | None) -> Path:
+    """The weights of a version, or of one of its members."""
+    files = member_files(folder)
+    members = len(files)
+    if member is None and members == 1:
+        return folder / repository.WEIGHTS if files[0].name == FILE else files[0]
+    if member is None or not 1 <= member <= members:
+        raise ModelBroken(
+            f"{folder} has {members} member{'s' if members > 1 else ''}, and an archive holds one "
+            f"network: name one from 1 to {members} with --member, and put its archive into a "
+            "version's folder as model-1.pt2, model-2.pt2 and so on"
+        )
+    return files[member - 1]
 
 
 def _export(network: nn.Module, inputs: Tensor, spec: InputSpec) -> torch.export.ExportedProgram:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import importlib.util
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -29,8 +31,11 @@ from service.calibration.artifact import (
 from service.errors import CalibrationFailed, CandorError, ModelBroken
 from service.inference import prediction
 from service.inference.devices import Resources
+from service.inference.ensemble import Ensemble
 from service.inference.graph import GraphNetwork
+from service.inference.masks import member_seed
 from service.inference.outputs import check_outputs, values
+from service.inference.posterior import Posterior
 from service.inference.prediction import Fields, Request, always
 from service.inference.sampler import Sampler, build_sampler
 from service.inference.sites import output_tensor
@@ -39,7 +44,8 @@ from service.registry.archive import FILE as ARCHIVE
 from service.registry.archive import load_archive
 from service.registry.calibrated import predict_calibrated
 from service.registry.manifest import InputSpec, Manifest
-from service.registry.repository import WEIGHTS, inside, refuse_links_out
+from service.registry.members import member_files, passes_warnings, read_note
+from service.registry.repository import NOTE, inside, refuse_links_out
 from service.types import ModelRef, SamplePlan
 
 log = logging.getLogger(__name__)
@@ -54,9 +60,10 @@ class LoadedModel:
 
     Args:
         ref: its name and version.
-        manifest: its `model.toml`.
-        sampler: its network, ready to run.
-        parameters: how many numbers were trained.
+        manifest: its `model.toml`; where nothing drops in several members, with `passes` such
+            that each runs once.
+        sampler: its network or networks, ready to run.
+        parameters: how many numbers were trained, of all members.
         precision: that its passes are computed in, as PyTorch names it.
         conditions: under which a calibration made now would hold.
         warnings: what its maker should look at.
@@ -66,7 +73,7 @@ class LoadedModel:
 
     ref: ModelRef
     manifest: Manifest
-    sampler: Sampler
+    sampler: Posterior
     parameters: int
     precision: str
     conditions: Conditions
@@ -104,6 +111,9 @@ def load_version(
 ) -> LoadedModel:
     """Build the network, read its weights and verify it with real passes of both kinds.
 
+    With several members each is verified; what is measured to choose the fastest way is measured
+    of the first. They share the memory that one network would have.
+
     Args:
         root: nothing outside it is read.
         folder: of the model.
@@ -115,41 +125,25 @@ def load_version(
         ModelBroken: with a sentence that says what is wrong and what to do.
     """
     refuse_links_out(root, folder)
-    archive = folder / str(ref.version) / ARCHIVE
-    if archive.is_file():
-        network = load_archive(archive)
-    else:
-        network = build_network(folder, manifest)
-        read_weights(network, folder / str(ref.version) / WEIGHTS)
-    device = resources.device
-    network.to(device).eval().requires_grad_(False)
-    example = example_of(manifest.input, device)
-    try:
-        _verify_deterministic(network, manifest, example)
-        sampler = build_sampler(
-            network,
-            example,
-            device=device,
-            memory_bytes=resources.memory_bytes,
-            noise_bytes=resources.noise_bytes,
-            seed=manifest.seed,
-            passes=manifest.passes,
-            precision=resources.precision,
-            to_values=functools.partial(values, manifest.task),
-            stochastic=manifest.stochastic,
-            deterministic=manifest.deterministic,
-            variable=[i + 1 for i, size in enumerate(manifest.input.shape) if size == -1],
-        )
-        plan = SamplePlan(passes=2, seed=manifest.seed, masks=manifest.masks)
-        prediction.predict(sampler, manifest.task, [Request(example(2), plan, prediction.FIELDS)])
-    except CandorError:
-        raise
-    except Exception as error:
-        shape = ["B", *manifest.input.shape]
-        raise ModelBroken(
-            f"the network failed on an input of the declared shape {shape}, {manifest.input.dtype}"
-            f": {_in_words(error, folder)}"
-        ) from error
+    files = member_files(folder / str(ref.version))
+    note = read_note(folder / str(ref.version))
+    off = "" if note.dropout else f"dropout is off, as {NOTE} says"
+    members: list[_Member] = []
+    for number, file in enumerate(files):
+        with _explained(folder, manifest, file.name if len(files) > 1 else ""):
+            first = members[0] if members else None
+            shared = _share(resources, len(files))
+            members.append(_load_member(folder, file, number, manifest, shared, first, off))
+    networks, samplers = [m.network for m in members], [m.sampler for m in members]
+    sampler: Posterior = samplers[0] if len(samplers) == 1 else Ensemble(samplers)
+    drops = any(one.dropping.sites for one in samplers)
+    warned = passes_warnings(manifest.passes, files, drops)
+    if len(members) > 1 and not drops:
+        manifest = manifest.model_copy(update={"passes": len(members)})
+    with _explained(folder, manifest, ""):
+        plan = SamplePlan(max(2, len(members)), manifest.seed, manifest.masks)
+        request = Request(members[0].example(2), plan, prediction.FIELDS)
+        prediction.predict(sampler, manifest.task, [request])
     log.info("verified %s: %s", ref, sampler.strategy.reason)
     conditions = Conditions(
         repository.weights_digest(folder, ref.version, manifest),
@@ -158,10 +152,11 @@ def load_version(
         sampler.precision,
     )
     calibration, uncalibrated = _calibration(folder / str(ref.version), manifest, conditions)
-    lost = network.warnings if isinstance(network, GraphNetwork) else ()
+    lost = [warning for n in networks if isinstance(n, GraphNetwork) for warning in n.warnings]
     warned = (
         *sampler.dropping.warnings,
-        *lost,
+        *dict.fromkeys(lost),
+        *warned,
         *_precision_refused(sampler, resources),
         *([f"{CALIBRATION} is not used: {uncalibrated}"] if uncalibrated else []),
     )
@@ -171,7 +166,7 @@ def load_version(
         ref,
         manifest,
         sampler,
-        parameters=sum(p.numel() for p in network.parameters()),
+        parameters=sum(p.numel() for network in networks for p in network.parameters()),
         precision=sampler.precision,
         conditions=conditions,
         warnings=warned,
@@ -194,6 +189,121 @@ def _calibration(
         return None, f"it was made for a {found.task} task, and this is a {manifest.task} task"
     stale = stale_for(found.conditions, conditions)
     return (None, stale) if stale else (found, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """One network of a version, verified.
+
+    Args:
+        network: on its device.
+        sampler: of it.
+        example: makes inputs [B, D...] for a B.
+        output_shape: for three rows.
+    """
+
+    network: nn.Module
+    sampler: Sampler
+    example: Callable[[int], Tensor]
+    output_shape: torch.Size
+
+
+def _load_member(
+    folder: Path,
+    file: Path,
+    number: int,
+    manifest: Manifest,
+    resources: Resources,
+    first: _Member | None,
+    off: str,
+) -> _Member:
+    """Read one file of weights and verify its network.
+
+    Args:
+        folder: of the model.
+        file: its weights, or an archive.
+        number: of the member, from 0.
+        manifest: of the model.
+        resources: its share of them.
+        first: the first member, which the others have to be alike.
+        off: why nothing is to drop; empty where dropout is on.
+    """
+    if file.suffix == Path(ARCHIVE).suffix:
+        network = load_archive(file)
+    else:
+        network = build_network(folder, manifest)
+        read_weights(network, file)
+    network.to(resources.device).eval().requires_grad_(False)
+    example = example_of(manifest.input, resources.device)
+    output_shape = _verify_deterministic(network, manifest, example)
+    if first is not None:
+        _check_alike(network, output_shape, first)
+    sampler = build_sampler(
+        network,
+        example,
+        device=resources.device,
+        memory_bytes=resources.memory_bytes,
+        noise_bytes=resources.noise_bytes,
+        seed=member_seed(manifest.seed, number),
+        passes=manifest.passes,
+        precision=resources.precision,
+        to_values=functools.partial(values, manifest.task),
+        stochastic=manifest.stochastic,
+        deterministic=manifest.deterministic,
+        off=off,
+        variable=[i + 1 for i, size in enumerate(manifest.input.shape) if size == -1],
+        like=None if first is None else first.sampler,
+    )
+    return _Member(network, sampler, example, output_shape)
+
+
+def _check_alike(network: nn.Module, output_shape: torch.Size, first: _Member) -> None:
+    if output_shape != first.output_shape:
+        raise ModelBroken(
+            f"it returns {list(output_shape)} for three rows, and the first member "
+            f"{list(first.output_shape)}; members have to be of one architecture"
+        )
+    own, other = (
+        {name: list(tensor.shape) for name, tensor in n.state_dict().items()}
+        for n in (network, first.network)
+    )
+    differing = {name for name in own.keys() | other.keys() if own.get(name) != other.get(name)}
+    if differing:
+        raise ModelBroken(
+            f"its weights have other names or shapes than the first member's: {_some(differing)}; "
+            "members have to be of one architecture"
+        )
+
+
+def _share(resources: Resources, members: int) -> Resources:
+    """What one of several members may use, so that they stay within the whole together."""
+    return dataclasses.replace(
+        resources,
+        memory_bytes=max(1, resources.memory_bytes // members),
+        noise_bytes=resources.noise_bytes // members,
+    )
+
+
+@contextmanager
+def _explained(folder: Path, manifest: Manifest, file: str) -> Iterator[None]:
+    """Whatever goes wrong as a sentence on the network, which begins with the file if one is named.
+
+    Raises:
+        ModelBroken: something went wrong.
+    """
+    prefix = f"{file}: " if file else ""
+    try:
+        yield
+    except CandorError as error:
+        if not prefix or file in error.message:
+            raise
+        raise type(error)(prefix + error.message) from error
+    except Exception as error:
+        shape = ["B", *manifest.input.shape]
+        raise ModelBroken(
+            f"{prefix}the network failed on an input of the declared shape {shape}, "
+            f"{manifest.input.dtype}: {_in_words(error, folder)}"
+        ) from error
 
 
 def build_network(folder: Path, manifest: Manifest) -> nn.Module:
@@ -292,7 +402,8 @@ def example_of(spec: InputSpec, device: torch.device) -> Callable[[int], Tensor]
 
 def _verify_deterministic(
     network: nn.Module, manifest: Manifest, example: Callable[[int], Tensor]
-) -> None:
+) -> torch.Size:
+    """The shape of its outputs for three rows."""
     inputs = example(3)
     with torch.inference_mode():
         outputs, again = network(inputs), network(inputs)
@@ -305,9 +416,10 @@ def _verify_deterministic(
             "two passes in eval mode differ: something draws random numbers although dropout is "
             "off; make it depend on self.training"
         )
+    return outputs.shape
 
 
-def _precision_refused(sampler: Sampler, resources: Resources) -> tuple[str, ...]:
+def _precision_refused(sampler: Posterior, resources: Resources) -> tuple[str, ...]:
     if resources.precision == "auto" or resources.precision == sampler.precision:
         return ()
     return (

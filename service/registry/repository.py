@@ -16,6 +16,8 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _VERSION = re.compile(r"[1-9][0-9]{0,9}")
 WEIGHTS = "weights.safetensors"
 _WEIGHT_SUFFIXES = (".safetensors", ".pt2")
+NOTE = "members.json"
+"""What a version's folder may say about its members."""
 
 
 def check_name(name: str) -> str:
@@ -86,6 +88,8 @@ def weights_digest(folder: Path, version: int, manifest: Manifest) -> str:
     """
     own = folder / str(version)
     files = {path.name: path for path in own.iterdir() if path.suffix in _WEIGHT_SUFFIXES}
+    if (own / NOTE).is_file():
+        files[NOTE] = own / NOTE
     if any(name.endswith(".safetensors") for name in files):
         code = manifest.network.split(":")[0]
         files[code] = folder / code

@@ -66,7 +66,7 @@ def synthetic(folder: Path) -> tuple[LoadedModel, Labelled]:
     torch.manual_seed(0)
     model = load(write_model(folder, "synthetic"))
     inputs = 3 * torch.randn(20 * 450, 4)
-    probs = model.sampler.deterministic(inputs).softmax(dim=-1)
+    probs = model.sampler.deterministic_members(inputs)[0].softmax(dim=-1)
     labels = torch.multinomial(probs, 1)[:, 0]
     return model, labelled(inputs.numpy(), labels.numpy())
 

@@ -91,7 +91,7 @@ def test_predicted_noise_is_measured(tmp_path: Path) -> None:
     found = measure(model, x.numpy())
     assert found.aleatoric_std_BC is not None
     assert found.deterministic_std_BC is not None
-    outputs = model.sampler.deterministic(x).double().numpy()
+    outputs = model.sampler.deterministic_members(x)[0].double().numpy()
     assert found.deterministic_BC == pytest.approx(outputs[:, :2])
     assert found.deterministic_std_BC == pytest.approx(np.exp(outputs[:, 2:] / 2))
     assert "mutual_information" in found.fields

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from service.inference.masks import Streams, keep, normal, uniform
+from service.inference.masks import Streams, keep, member_seed, normal, uniform
 
 CPU = torch.device("cpu")
 KNOWN = [1243250029, -479947523, -341145111, -1252405847, -370914426]
@@ -22,6 +22,18 @@ def bits(
 
 def test_known_numbers_that_must_never_change() -> None:
     assert bits(7, 2, range(3, 4), n=5).flatten().tolist() == KNOWN
+
+
+def test_members_have_seeds_of_their_own_that_must_never_change() -> None:
+    assert [member_seed(7, member) for member in range(3)] == [
+        7,
+        4885070878633202215,
+        -3691619256077285485,
+    ]
+    seeds = [-(2**63), -1, 0, 1, 2, 2**63 - 1]
+    found = [member_seed(seed, member) for seed in seeds for member in range(50)]
+    assert len(set(found)) == len(found)
+    assert all(-(2**63) <= seed < 2**63 for seed in found)
 
 
 def test_a_pass_is_the_same_in_any_chunk() -> None:

@@ -48,6 +48,19 @@ def test_entropies_by_hand() -> None:
     assert information == pytest.approx(whole - aleatoric)
 
 
+def test_the_variance_of_a_mixture_by_hand() -> None:
+    means_MBC = torch.tensor([[[0.0]], [[2.0]], [[4.0]]], dtype=torch.float64)
+    noise_MBC = torch.tensor([[[1.0]], [[2.0]], [[6.0]]], dtype=torch.float64)
+    expected = 0.5 * math.log(2 * math.pi * math.e * (9 / 3 + 8 / 3))
+    assert regression.mixture_entropy(means_MBC, noise_MBC.log()).item() == pytest.approx(expected)
+
+
+def test_a_mixture_of_one_has_its_own_entropy_even_where_its_variance_has_no_number() -> None:
+    noise_MBC = torch.tensor([[[-2000.0, 0.3], [3.0, 5.0]]], dtype=torch.float64)
+    got = regression.mixture_entropy(torch.randn(1, 2, 2, dtype=torch.float64), noise_MBC)
+    assert torch.equal(got, regression.expected_entropy(noise_MBC))
+
+
 def test_passes_that_agree_tell_nothing_about_the_model() -> None:
     agreed = MEANS[:1].expand(5, 1, 2)
     noise = LOG_VARIANCES[:1].expand(5, 1, 2)
