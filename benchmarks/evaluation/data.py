@@ -41,27 +41,27 @@ class RegressionSet:
         name: of the set.
         x: features [N, D].
         y: targets [N].
-        train_SN: rows that each of S splits trains on, in the order of the reference.
-        test_SN: rows that it is tested on.
+        train_rows: rows that each of S splits trains on, in the order of the reference.
+        test_rows: rows that it is tested on.
         rates: dropout rates of the grid.
         precisions: τ of the grid, in units of 1 / y².
         epochs: that the reference multiplies by its `--epochx`.
         hidden: units of the one hidden layer.
-        grid_rmse_S: test RMSE that the reference's grid search reached on each split.
-        grid_log_likelihood_S: likewise the mean test log-likelihood.
+        grid_rmse: test RMSE that the reference's grid search reached on each split.
+        grid_log_likelihood: likewise the mean test log-likelihood.
     """
 
     name: str
     x: Array
     y: Array
-    train_SN: Array
-    test_SN: Array
+    train_rows: Array
+    test_rows: Array
     rates: tuple[float, ...]
     precisions: tuple[float, ...]
     epochs: int
     hidden: int
-    grid_rmse_S: Array
-    grid_log_likelihood_S: Array
+    grid_rmse: Array
+    grid_log_likelihood: Array
 
 
 def check(folder: Path) -> None:
@@ -87,14 +87,14 @@ def regression_set(folder: Path, name: str) -> RegressionSet:
             name=name,
             x=file["X"],
             y=file["y"],
-            train_SN=file["train_idx"].astype(np.int64),
-            test_SN=file["test_idx"].astype(np.int64),
+            train_rows=file["train_idx"].astype(np.int64),
+            test_rows=file["test_idx"].astype(np.int64),
             rates=tuple(file["dropout_rates"].tolist()),
             precisions=tuple(file["tau_values"].tolist()),
             epochs=int(file["n_epochs"]),
             hidden=int(file["n_hidden"]),
-            grid_rmse_S=file["ref_test_mc_rmse"],
-            grid_log_likelihood_S=file["ref_test_ll"],
+            grid_rmse=file["ref_test_mc_rmse"],
+            grid_log_likelihood=file["ref_test_ll"],
         )
 
 

@@ -38,15 +38,15 @@ class Draws:
         """A permutation of the rows, the same for all members. → [N]."""
         return torch.randperm(rows, generator=self._generator)
 
-    def dropped(self, rate_M: Tensor, numbers: int) -> Tensor:
+    def dropped(self, rates: Tensor, numbers: int) -> Tensor:
         """Which of M · numbers values, members one after the other, are dropped; may repeat.
 
         Points of a Poisson process fall on the values, −ln(1 − p) of them on each on average; where
         at least one fell, which has the probability p independently of all else, is dropped. Far
         cheaper than a random number for each value where rates are small.
         """
-        counts_M = torch.poisson(-numbers * torch.log1p(-rate_M), generator=self._generator).long()
-        first_M = numbers * torch.arange(len(rate_M))
+        counts_M = torch.poisson(-numbers * torch.log1p(-rates), generator=self._generator).long()
+        first_M = numbers * torch.arange(len(rates))
         places = torch.randint(numbers, (int(counts_M.sum()),), generator=self._generator)
         return places + first_M.repeat_interleave(counts_M)
 
@@ -60,25 +60,25 @@ class Members:
         b1: [M, 1, H].
         w2: [M, H, 1].
         b2: [M, 1, 1].
-        rate_M: dropout rates.
+        rates: dropout rates.
     """
 
     w1: Tensor
     b1: Tensor
     w2: Tensor
     b2: Tensor
-    rate_M: Tensor
+    rates: Tensor
 
     @classmethod
-    def initial(cls, rate_M: Tensor, features: int, hidden: int, draws: Draws) -> Members:
+    def initial(cls, rates: Tensor, features: int, hidden: int, draws: Draws) -> Members:
         """Untrained."""
-        members = len(rate_M)
+        members = len(rates)
         return cls(
             draws.weights(members, features, hidden),
             torch.zeros(members, 1, hidden),
             draws.weights(members, hidden, 1),
             torch.zeros(members, 1, 1),
-            rate_M,
+            rates,
         )
 
     @property
@@ -88,7 +88,7 @@ class Members:
 
     def _scale(self) -> Tensor:
         """What kept values are multiplied by; here the weights that they meet. [M, 1, 1]."""
-        return (1 / (1 - self.rate_M))[:, None, None]
+        return (1 / (1 - self.rates))[:, None, None]
 
     def hidden(self, x_MBD: Tensor, dropped: Tensor) -> Tensor:
         """Hidden units after dropout, but for its scale. [M, B, D] → [M, B, H].
@@ -104,9 +104,7 @@ class Members:
         """[M, B, H] → [M, B, 1]."""
         return torch.baddbmm(self.b2, hidden_MBH, self.w2 * self._scale())
 
-    def set_gradients(
-        self, x_MBD: Tensor, y_MB1: Tensor, dropped: Tensor, decay_M: Tensor
-    ) -> None:
+    def set_gradients(self, x_MBD: Tensor, y_MB1: Tensor, dropped: Tensor, decay_M: Tensor) -> None:
         """Of each member's mean squared error + decay · (‖w1‖² + ‖w2‖²), into `.grad`.
 
         Written out because autograd takes half as long again on tensors this small.
@@ -133,15 +131,15 @@ class Members:
         hidden = self.w1.shape[-1]
         outputs = x_MBD.new_empty(passes, len(x_MBD), rows)
         for outputs_MB in outputs:
-            kept_MBD = drop_(x_MBD.clone(), draws.dropped(self.rate_M, rows * features))
-            dropped = draws.dropped(self.rate_M, rows * hidden)
+            kept_MBD = drop_(x_MBD.clone(), draws.dropped(self.rates, rows * features))
+            dropped = draws.dropped(self.rates, rows * hidden)
             outputs_MB.copy_(self.output(self.hidden(kept_MBD, dropped))[..., 0])
         return outputs
 
     def network(self, member: int) -> nn.Sequential:
         """One member as an ordinary network, in eval mode. [B, D] → [B, 1]."""
         features, hidden = self.w1.shape[1:]
-        rate = float(self.rate_M[member])
+        rate = float(self.rates[member])
         network = nn.Sequential(
             nn.Dropout(rate),
             nn.Linear(features, hidden),
@@ -193,10 +191,10 @@ def train(
     optimizer = torch.optim.Adam(members.parameters, fused=True)
     for _ in range(epochs):
         order = draws.order(rows)
-        x = drop_(x_MND.index_select(1, order), draws.dropped(members.rate_M, rows * features))
+        x = drop_(x_MND.index_select(1, order), draws.dropped(members.rates, rows * features))
         y = y_MN1.index_select(1, order)
         for x_MBD, y_MB1 in zip(x.split(BATCH, dim=1), y.split(BATCH, dim=1), strict=True):
-            dropped = draws.dropped(members.rate_M, x_MBD.shape[1] * hidden)
+            dropped = draws.dropped(members.rates, x_MBD.shape[1] * hidden)
             members.set_gradients(x_MBD, y_MB1, dropped, decay_M)
             optimizer.step()
         on_epoch()

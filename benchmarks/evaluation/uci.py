@@ -77,8 +77,8 @@ def decay(rate: float, rows: int, precision: float) -> float:
 class Scaling:
     """Moments of one split's training rows; what does not vary is left as it is."""
 
-    x_mean_D: Array
-    x_std_D: Array
+    x_mean: Array
+    x_std: Array
     y_mean: float
     y_std: float
 
@@ -95,7 +95,7 @@ class Scaling:
 
     def x(self, x_ND: Array) -> Tensor:
         """Features as a network sees them."""
-        return torch.from_numpy((x_ND - self.x_mean_D) / self.x_std_D).float()
+        return torch.from_numpy((x_ND - self.x_mean) / self.x_std).float()
 
     def y(self, y_N: Array) -> Tensor:
         """Targets as a network learns them."""
@@ -137,12 +137,10 @@ def _train(
     return members, scalings
 
 
-def validate(
-    data: RegressionSet, rate: float, epochs: int, passes: int, advance: Advance
-) -> Array:
+def validate(data: RegressionSet, rate: float, epochs: int, passes: int, advance: Advance) -> Array:
     """Mean validation log-likelihood of every split and precision with one dropout rate. [S, P]."""
-    cases = [(rows, precision) for rows in data.train_SN for precision in data.precisions]
-    fitted = int(0.8 * data.train_SN.shape[1])
+    cases = [(rows, precision) for rows in data.train_rows for precision in data.precisions]
+    fitted = int(0.8 * data.train_rows.shape[1])
     draws = Draws(seed_of(data.name, "grid", rate))
     members, scalings = _train(
         data,
@@ -162,7 +160,7 @@ def validate(
             zip(scalings, held_out, cases, strict=True)
         )
     ]
-    return np.array(found).reshape(len(data.train_SN), len(data.precisions))
+    return np.array(found).reshape(len(data.train_rows), len(data.precisions))
 
 
 def best(likelihood_RSP: Array, data: RegressionSet) -> list[tuple[float, float]]:
@@ -187,7 +185,7 @@ def test(
     """Of each split what its chosen rate and precision give on the test rows."""
     members, scalings = _train(
         data,
-        list(data.train_SN),
+        list(data.train_rows),
         [rate for rate, _ in chosen],
         [precision for _, precision in chosen],
         epochs,
@@ -209,7 +207,7 @@ def _test_one(
     precision: float,
     passes: int,
 ) -> dict[str, float]:
-    rows = data.test_SN[split]
+    rows = data.test_rows[split]
     x, y = scaling.x(data.x[rows]), data.y[rows]
     engine = Engine(network, Task.REGRESSION, x, passes)
     samples = engine.sample(x, ["samples"], seed_of(data.name, "test", split))["samples"]
@@ -230,7 +228,7 @@ def _rmse(predicted_B: Array, y_B: Array) -> float:
 
 def cost(data: RegressionSet, epochs_times: int) -> tuple[float, float]:
     """Seconds, roughly, of `validate` for one rate, and of `test`."""
-    splits, rows = data.train_SN.shape
+    splits, rows = data.train_rows.shape
     steps = epochs_times * data.epochs
     of_grid = steps * math.ceil(0.8 * rows / BATCH) * splits * len(data.precisions) * 22e-6
     return of_grid, steps * math.ceil(rows / BATCH) * splits * 30e-6 + splits
@@ -258,6 +256,6 @@ def section(
         "validation_passes": validation_passes,
         "passes": passes,
         "splits": splits,
-        "grid_rmse": data.grid_rmse_S.tolist(),
-        "grid_log_likelihood": data.grid_log_likelihood_S.tolist(),
+        "grid_rmse": data.grid_rmse.tolist(),
+        "grid_log_likelihood": data.grid_log_likelihood.tolist(),
     }
