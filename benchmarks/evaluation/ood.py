@@ -1,8 +1,8 @@
 """MNIST against Fashion-MNIST: which score tells that an input is unlike the training data.
 
 A convolutional network with dropout after every layer is trained on 20,000 digits; every score is
-then asked to tell 5,000 held-out digits from 5,000 pictures of clothes. Nothing is chosen on the
-clothes: the network is trained for a fixed time and used as it is then.
+then asked to tell 5,000 held-out digits from 5,000 pictures of clothes. The README of this folder
+says what was tried.
 """
 
 from __future__ import annotations
@@ -26,15 +26,12 @@ from service.types import Task
 
 SEEDS = (0, 1, 2)
 PASSES = 50
-EPOCHS = 12
-COST_S = 170.0
+EPOCHS = 5
+COST_S = 165.0
 """Of one seed in the progress bar."""
 
 BATCH = 128
 LEARNING_RATE = 3e-3
-SHIFT = 2
-"""Training pictures are moved by up to so many pixels each way."""
-
 _RECALL = 0.95
 SAMPLED_FIELDS = (
     "variance",
@@ -47,33 +44,30 @@ SAMPLED_FIELDS = (
 
 
 def network() -> nn.Sequential:
-    """Two convolutions with spatial dropout, a hidden layer with dropout. [B, 1, 28, 28] → [B, 10].
-
-    The digits network that the project ships (`models/digits`), for larger pictures.
-    """
+    """Four convolutions and a hidden layer, dropout after each. [B, 1, 28, 28] → [B, 10]."""
     return nn.Sequential(
-        nn.Conv2d(1, 32, 3, padding=1),
-        nn.ReLU(),
+        *_convolution(1, 16, 0.1),
+        *_convolution(16, 16, 0.1),
         nn.MaxPool2d(2),
-        nn.Dropout2d(0.2),
-        nn.Conv2d(32, 64, 3, padding=1),
-        nn.ReLU(),
+        *_convolution(16, 32, 0.2),
+        *_convolution(32, 32, 0.2),
         nn.MaxPool2d(2),
-        nn.Dropout2d(0.2),
         nn.Flatten(),
-        nn.Linear(64 * 7 * 7, 128),
+        nn.Linear(32 * 7 * 7, 128),
+        nn.BatchNorm1d(128),
         nn.ReLU(),
         nn.Dropout(0.5),
         nn.Linear(128, 10),
     )
 
 
-def moved(x: Tensor, generator: torch.Generator) -> Tensor:
-    """The batch, moved by up to `SHIFT` pixels each way. [B, 1, H, W] → [B, 1, H, W]."""
-    height, width = x.shape[2:]
-    down, right = torch.randint(0, 2 * SHIFT + 1, (2,), generator=generator).tolist()
-    padded = nn.functional.pad(x, (SHIFT, SHIFT, SHIFT, SHIFT))
-    return padded[..., down : down + height, right : right + width]
+def _convolution(channels_in: int, channels: int, rate: float) -> list[nn.Module]:
+    return [
+        nn.Conv2d(channels_in, channels, 3, padding=1),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(),
+        nn.Dropout2d(rate),
+    ]
 
 
 def train(x: Tensor, y: Tensor, seed: int, epochs: int, advance: Advance) -> nn.Sequential:
@@ -87,7 +81,7 @@ def train(x: Tensor, y: Tensor, seed: int, epochs: int, advance: Advance) -> nn.
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, steps)
         for _ in range(epochs):
             for rows in torch.randperm(len(x), generator=generator).split(BATCH):
-                loss = nn.functional.cross_entropy(fitted(moved(x[rows], generator)), y[rows])
+                loss = nn.functional.cross_entropy(fitted(x[rows]), y[rows])
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -103,10 +97,13 @@ def unsure(probs_BC: Array) -> Array:
     return others
 
 
-def scores(engine: Engine, x: Tensor, seed: int) -> dict[str, Array]:
-    """Every score of pictures x [B, 1, 28, 28], larger where they seem stranger. Each [B]."""
-    sampled = engine.sample(x, [*SAMPLED_FIELDS, "mean"], seed)
-    plain = engine.deterministic(x)
+def scores(sampled: dict[str, Array], plain: dict[str, Array]) -> dict[str, Array]:
+    """Every score of some pictures, larger where they seem stranger. Each [B].
+
+    Args:
+        sampled: fields of T passes, `SAMPLED_FIELDS` and `mean`.
+        plain: fields of one pass with dropout off.
+    """
     return {
         **{name: sampled[name] for name in SAMPLED_FIELDS},
         "1 − max mean": unsure(sampled["mean"]),
@@ -144,18 +141,19 @@ def compare(
     """One seed: accuracy on what is inside, and how well each score finds what is outside."""
     x, y = (torch.from_numpy(array) for array in training)
     inside_x, labels = torch.from_numpy(inside[0]), inside[1]
-    fitted = train(x, y, seed_of("mnist", seed), epochs, lambda share: advance(0.6 * share))
+    fitted = train(x, y, seed_of("mnist", seed), epochs, lambda share: advance(0.35 * share))
     engine = Engine(fitted, Task.CLASSIFICATION, inside_x, passes)
     sampling = seed_of("mnist", "scores", seed)
-    of_inside = scores(engine, inside_x, sampling)
-    advance(0.2)
-    of_outside = scores(engine, torch.from_numpy(outside), sampling)
-    sampled = engine.sample(inside_x, ["label"], sampling)["label"]
-    plain = engine.deterministic(inside_x)["label"]
+    fields = [*SAMPLED_FIELDS, "mean", "label"]
+    sampled, plain = engine.sample(inside_x, fields, sampling), engine.deterministic(inside_x)
+    advance(0.3)
+    outside_x = torch.from_numpy(outside)
+    of_inside = scores(sampled, plain)
+    of_outside = scores(engine.sample(outside_x, fields, sampling), engine.deterministic(outside_x))
     return {
         "seed": seed,
-        "accuracy": float(np.mean(sampled == labels)),
-        "deterministic_accuracy": float(np.mean(plain == labels)),
+        "accuracy": float(np.mean(sampled["label"] == labels)),
+        "deterministic_accuracy": float(np.mean(plain["label"] == labels)),
         "scores": {name: detection(of_inside[name], of_outside[name]) for name in of_inside},
     }
 

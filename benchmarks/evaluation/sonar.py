@@ -19,13 +19,13 @@ from benchmarks.evaluation.seeds import seed_of
 from benchmarks.evaluation.workers import Advance, Workers
 from service.types import Task
 
-REPEATS = 5
+REPEATS = 10
 FOLDS = 10
 PASSES = 200
 EPOCHS = 100
 BATCH = 16
 RATE = 0.2
-COST_S = 20.0
+COST_S = 6.0
 """Of one repeat in the progress bar."""
 
 
