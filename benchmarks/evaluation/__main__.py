@@ -31,7 +31,8 @@ class Effort:
         passes: T of the UCI test.
         sonar_repeats: of the cross-validation.
         sonar_epochs: of one fold.
-        ood_epochs: of a convolutional network.
+        ood_seeds: of the convolutional networks.
+        ood_epochs: of one of them.
         ood_passes: T of its scores.
     """
 
@@ -40,6 +41,7 @@ class Effort:
     passes: int = uci.PASSES
     sonar_repeats: int = sonar.REPEATS
     sonar_epochs: int = sonar.EPOCHS
+    ood_seeds: tuple[int, ...] = ood.SEEDS
     ood_epochs: int = ood.EPOCHS
     ood_passes: int = ood.PASSES
 
@@ -55,28 +57,8 @@ def evaluate(folder: Path, processes: int, effort: Effort) -> dict[str, Any]:
     sets = [data.regression_set(folder, name) for name in data.UCI_SETS]
     workers = Workers(processes)
     try:
-        # The longest parts first, so that none is left alone at the end.
         ood_part, sonar_part, *uci_parts = workers.run(
-            [
-                functools.partial(
-                    ood.section,
-                    workers,
-                    data.images(folder, "mnist_train20k"),
-                    data.images(folder, "mnist_test5k"),
-                    data.images(folder, "fashionmnist_test5k")[0],
-                    effort.ood_epochs,
-                    effort.ood_passes,
-                ),
-                functools.partial(
-                    sonar.section,
-                    workers,
-                    data.sonar(folder),
-                    effort.sonar_repeats,
-                    effort.sonar_epochs,
-                ),
-                *(_uci(workers, one, effort) for one in sets),
-            ],
-            cost=_cost(sets, effort),
+            _sections(folder, sets, workers, effort), _cost(sets, effort)
         )
     finally:
         workers.close()
@@ -92,15 +74,40 @@ def evaluate(folder: Path, processes: int, effort: Effort) -> dict[str, Any]:
     }
 
 
-def _uci(workers: Workers, one: data.RegressionSet, effort: Effort) -> Callable[[], dict[str, Any]]:
-    return functools.partial(
-        uci.section,
-        workers,
-        one,
-        effort.epochs_times,
-        effort.validation_passes,
-        effort.passes,
-    )
+def _sections(
+    folder: Path, sets: Sequence[data.RegressionSet], workers: Workers, effort: Effort
+) -> list[Callable[[], dict[str, Any]]]:
+    """The longest parts first, so that none is left alone at the end."""
+    return [
+        functools.partial(
+            ood.section,
+            workers,
+            data.images(folder, "mnist_train20k"),
+            data.images(folder, "mnist_test5k"),
+            data.images(folder, "fashionmnist_test5k")[0],
+            effort.ood_seeds,
+            effort.ood_epochs,
+            effort.ood_passes,
+        ),
+        functools.partial(
+            sonar.section,
+            workers,
+            data.sonar(folder),
+            effort.sonar_repeats,
+            effort.sonar_epochs,
+        ),
+        *(
+            functools.partial(
+                uci.section,
+                workers,
+                one,
+                effort.epochs_times,
+                effort.validation_passes,
+                effort.passes,
+            )
+            for one in sets
+        ),
+    ]
 
 
 def _cost(sets: Sequence[data.RegressionSet], effort: Effort) -> float:
@@ -108,7 +115,7 @@ def _cost(sets: Sequence[data.RegressionSet], effort: Effort) -> float:
     for one in sets:
         of_grid, of_test = uci.cost(one, effort.epochs_times)
         of_uci += len(one.rates) * of_grid + of_test
-    return of_uci + effort.sonar_repeats * sonar.COST_S + len(ood.SEEDS) * ood.COST_S
+    return of_uci + effort.sonar_repeats * sonar.COST_S + len(effort.ood_seeds) * ood.COST_S
 
 
 def main() -> None:

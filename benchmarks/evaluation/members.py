@@ -9,6 +9,7 @@ Members share nothing but the order in which rows come, so each is what it would
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ class Draws:
 
     def weights(self, members: int, fan_in: int, fan_out: int) -> Tensor:
         """Glorot and Bengio's uniform initialisation, Keras' default. → [M, fan_in, fan_out]."""
-        bound = (6 / (fan_in + fan_out)) ** 0.5
+        bound = math.sqrt(6 / (fan_in + fan_out))
         uniform = torch.rand(members, fan_in, fan_out, generator=self._generator)
         return (2 * uniform - 1) * bound
 

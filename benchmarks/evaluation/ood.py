@@ -7,6 +7,7 @@ says what was tried.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ def train(x: Tensor, y: Tensor, seed: int, epochs: int, advance: Advance) -> nn.
             for rows in torch.randperm(len(x), generator=generator).split(BATCH):
                 loss = nn.functional.cross_entropy(fitted(x[rows]), y[rows])
                 optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 optimizer.step()
                 schedule.step()
                 advance(1 / steps)
@@ -163,13 +164,14 @@ def section(
     training: tuple[Array, Array],
     inside: tuple[Array, Array],
     outside: Array,
+    seeds: Sequence[int] = SEEDS,
     epochs: int = EPOCHS,
     passes: int = PASSES,
 ) -> dict[str, Any]:
     """All seeds."""
     parts = [
         workers.submit(COST_S, compare, training, inside, outside, seed, epochs, passes)
-        for seed in SEEDS
+        for seed in seeds
     ]
     return {
         "epochs": epochs,

@@ -53,7 +53,7 @@ def train(x: Tensor, y: Tensor, seed: int, epochs: int) -> nn.Sequential:
                 logits = fitted(x[rows])[:, 0]
                 loss = nn.functional.binary_cross_entropy_with_logits(logits, y[rows].float())
                 optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 optimizer.step()
     return fitted.eval()
 
