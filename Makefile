@@ -26,7 +26,7 @@ PEER_bentoml := bentoml==1.4.39
 PEER_ray := ray[serve]==2.60.0
 PEER_TORCH := torch==2.13.0 numpy==2.4.6
 
-.PHONY: serve test lint format bench bench-peers check-gpu train quality evaluate clean
+.PHONY: serve test lint format bench bench-peers check-gpu train quality needs-data evaluate clean
 
 serve: $(VENV)/.installed
 	@$(VENV)/bin/candor serve
@@ -62,8 +62,11 @@ train: $(VENV)/.installed-dev
 quality: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m benchmarks.quality
 
-evaluate: $(VENV)/.installed-dev
-	@test -n "$(DATA)" || { echo "make evaluate needs the folder that holds the data sets, which the project does not ship: make evaluate DATA=folder; benchmarks/evaluation/README.md says what must be in it and where it comes from" >&2; exit 2; }
+# Says what is missing before anything is installed.
+needs-data:
+	@test -n "$(DATA)" || { echo "The evaluation reads data sets that the project does not ship: make evaluate DATA=folder, and benchmarks/evaluation/README.md says what the folder must hold and where it comes from" >&2; exit 2; }
+
+evaluate: needs-data $(VENV)/.installed-dev
 	$(VENV)/bin/python -m benchmarks.evaluation --data "$(DATA)" --output benchmarks/results/evaluation.json
 	$(VENV)/bin/python -m benchmarks.evaluation.report
 

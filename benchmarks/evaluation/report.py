@@ -186,8 +186,10 @@ def ood_section(result: dict[str, Any]) -> str:
 def where_section(result: dict[str, Any]) -> str:
     """On what machine, when and how long."""
     machine, versions = result["machine"], result["versions"]
+    processes = result["processes"]
     return (
-        f"Seen on {machine['processor']}, {result['processes']} processes of one thread, "
+        f"Seen on {machine['processor']}, {processes} process{'es' * (processes > 1)} of one "
+        f"thread{' each' * (processes > 1)}, "
         f"torch {versions['torch']}, {result['date'][:10]}:\n"
         f"{result['seconds'] / 60:.1f} minutes, training included."
     )

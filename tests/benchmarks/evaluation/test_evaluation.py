@@ -80,8 +80,11 @@ def test_without_data_the_command_ends_with_a_sentence(tmp_path: Path) -> None:
 
 
 def test_make_without_data_says_what_to_type() -> None:
-    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").split("\nevaluate:")[1]
-    assert "make evaluate DATA=folder" in recipe
+    command = ["make", "evaluate", "DATA="]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "make evaluate DATA=folder" in ended.stderr
+    assert not ended.stdout
 
 
 @pytest.mark.parametrize(
