@@ -1,0 +1,1 @@
+"""What Monte Carlo dropout is worth on public data, beside what was published: `make evaluate`."""
