@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import logsumexp  # type: ignore[import-untyped]
+from scipy.special import logsumexp
 from torch import Tensor, nn
 
 from benchmarks.evaluation.data import Array, RegressionSet
