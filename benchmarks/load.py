@@ -14,6 +14,10 @@ JSON = {"Content-Type": "application/json"}
 ARRAYS = {"Content-Type": "application/x-npy", "Accept": "application/x-npz"}
 
 
+_BLANK = b"\r\n\r\n"
+_BUFFER_BYTES = 2**18
+
+
 @dataclass(frozen=True)
 class Load:
     """What a run of requests saw: rate, latencies in seconds, the generator's share of a core."""
@@ -31,37 +35,93 @@ def post(body: bytes, headers: dict[str, str]) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-async def _one_connection(port: int, request: bytes, until: float, latencies: list[float]) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    while time.perf_counter() < until:
-        started = time.perf_counter()
-        writer.write(request)
-        await _read_answer(reader)
-        latencies.append(time.perf_counter() - started)
-    writer.close()
-    await writer.wait_closed()
+class _Connection(asyncio.BufferedProtocol):
+    """Sends the request, reads the answer, and begins again until the time is over.
 
+    A protocol that counts what comes instead of a stream that keeps it: with answers of many rows
+    the streams' copies took as much of a core as the server did.
+    """
 
-async def _read_answer(reader: asyncio.StreamReader) -> None:
-    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    if b" 200 " not in head.split(b"\r\n", 1)[0]:
-        raise RuntimeError(head.decode())
-    if b"content-length:" in head:
-        length = int(head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
-        await reader.readexactly(length)
-        return
-    while size := int(await reader.readline(), 16):
-        await reader.readexactly(size + 2)
-    await reader.readline()
+    def __init__(self, request: bytes, until: float, latencies: list[float]) -> None:
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._request = request
+        self._until = until
+        self._latencies = latencies
+        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self._transport: asyncio.Transport | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._started = time.perf_counter()
+        self._head = b""
+        self._missing: int | None = None
+        """Bytes of the body still to come; None where only its last chunk says so."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(self._request)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        try:
+            answered = self._read(self._buffer[:nbytes])
+        except Exception as error:
+            self._end(error)
+            return
+        if not answered:
+            return
+        assert self._transport is not None
+        now = time.perf_counter()
+        self._latencies.append(now - self._started)
+        if now < self._until:
+            self._begin()
+            self._transport.write(self._request)
+        else:
+            self._end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(exc or ConnectionError("the server closed the connection"))
+
+    def _read(self, part: memoryview) -> bool:
+        """Whether the answer is complete with this part of it."""
+        if self._missing is not None:
+            self._missing -= len(part)
+        else:
+            self._head += part
+            head, blank, body = self._head.partition(_BLANK)
+            if not blank:
+                return False
+            head = head.lower()
+            if b" 200 " not in head.split(b"\r\n", 1)[0]:
+                raise RuntimeError(self._head.decode(errors="replace"))
+            if b"content-length:" not in head:
+                return body.endswith(b"0" + _BLANK)
+            length = int(head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
+            self._missing = length - len(body)
+        return self._missing == 0
+
+    def _end(self, error: Exception | None = None) -> None:
+        if self._transport is not None:
+            self._transport.close()
+        if not self.ended.done():
+            self.ended.set_result(None) if error is None else self.ended.set_exception(error)
 
 
 async def _all(port: int, request: bytes, connections: int, seconds: float) -> Load:
     latencies: list[float] = []
     started, used = time.perf_counter(), time.process_time()
     until = started + seconds
-    async with asyncio.TaskGroup() as group:
-        for _ in range(connections):
-            group.create_task(_one_connection(port, request, until, latencies))
+    loop = asyncio.get_running_loop()
+    opened = [
+        await loop.create_connection(
+            lambda: _Connection(request, until, latencies), "127.0.0.1", port
+        )
+        for _ in range(connections)
+    ]
+    await asyncio.gather(*(connection.ended for _, connection in opened))
     elapsed = time.perf_counter() - started
     latencies.sort()
     return Load(
@@ -83,5 +143,6 @@ def press(port: int, request: bytes, connections: int, seconds: float) -> Load:
 
     Raises:
         RuntimeError: an answer that is not 200.
+        ConnectionError: the server closed a connection.
     """
     return asyncio.run(_all(port, request, connections, seconds))

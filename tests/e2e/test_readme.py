@@ -70,7 +70,7 @@ def test_your_own_model_is_served_as_described(tmp_path: Path) -> None:
     changed = [line for line in files["model.toml"].splitlines() if line.strip() not in kept]
     assert len(changed) == 4
     printed = _shell(use, tmp_path)
-    assert re.search(r"wine \*\s+1\s+ready\s+classification\s+2 of 2 live", printed)
+    assert re.search(r"wine \*\s+1\s+ready\s+classification\s+1\s+2 of 2 live", printed)
     answer = json.loads(printed[printed.index("{") :])
     shown = json.loads(_blocks("text")[0])
     assert answer.keys() == shown.keys()
