@@ -31,8 +31,9 @@ PEER_TORCH := torch==2.13.0 numpy==2.4.6
 serve: $(VENV)/.installed
 	@$(VENV)/bin/candor serve
 
+# One process a core up to four: each starts servers of its own.
 test: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
