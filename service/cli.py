@@ -382,7 +382,8 @@ def calibrate(
     epilog=(
         "[bold]Examples:[/bold]\n\n"
         "candor report digits --data test.npz\n\n"
-        "candor report digits --data test.npz --ood other.npz -o report.html"
+        "candor report digits --data test.npz --ood other.npz -o report.html\n\n"
+        "candor report digits --data test.npz --version 1 --with 2 --with 3"
     )
 )
 def report(
@@ -406,6 +407,14 @@ def report(
         ),
     ] = Path("report.html"),
     version: VersionOption = None,
+    beside: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--with",
+            metavar="VERSION",
+            help="A further version to compare it with: an ensemble, say. May stand several times.",
+        ),
+    ] = None,
     passes: Annotated[int | None, typer.Option(help="T; default: the model's.")] = None,
     models: ModelsOption = None,
 ) -> None:
@@ -418,7 +427,7 @@ def report(
         _log("error")
         if output.suffix == ".json":
             raise InvalidInput(f"--out names the page; its numbers go to {output} by themselves")
-        loaded = _load(models, name, version)
+        loaded, *others = _load_versions(models, name, [version, *(beside or [])])
         labelled = read_labelled(data, loaded.manifest)
         strangers = None if ood is None else read_inputs(ood, loaded.manifest)
         numbers = output.with_suffix(".json")
@@ -435,6 +444,7 @@ def report(
                 passes=passes,
                 temperature=None if fitted is None else fitted.value,
                 noise_variance=None if noise is None else noise.variance,
+                others=others,
                 progress=progress,
             )
         for sentence in words.verdict(made):
@@ -555,11 +565,32 @@ def _registry(models: Path | None) -> Registry:
 
 
 def _load(models: Path | None, name: str | None, version: int | None) -> LoadedModel:
+    [found] = _load_versions(models, name, [version])
+    return found
+
+
+def _load_versions(
+    models: Path | None, name: str | None, versions: Sequence[int | None]
+) -> list[LoadedModel]:
+    """Several versions of one model, each once.
+
+    Raises:
+        InvalidInput: a version that stands twice.
+    """
     registry = _registry(models)
     registry.scan(only=name)
     with err.status("loading the model"):
         registry.load_all()
-    return registry.resolve(name, version)
+    found = [registry.resolve(name, version) for version in versions]
+    numbers = [each.ref.version for each in found]
+    if twice := next((number for number in numbers if numbers.count(number) > 1), None):
+        raise InvalidInput(
+            f"version {twice} stands twice; --with names versions other than the report's own, "
+            "each once",
+            field="with",
+            received=twice,
+        )
+    return found
 
 
 def _predict_alone(loaded: LoadedModel, request: Request) -> Fields:

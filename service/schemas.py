@@ -195,6 +195,9 @@ class VersionInfo(BaseModel):
     members: int | None = Field(
         None, description="sets of weights that are sampled as one posterior; 1 of a single network"
     )
+    origin: dict[str, Any] | None = Field(
+        None, description="of the members, as whoever made them wrote into members.json"
+    )
 
 
 class InputInfo(BaseModel):

@@ -48,3 +48,12 @@ def test_waiting_threads_spin_shortly_unless_somebody_chose_otherwise(
 def test_the_installed_command_starts_there() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["scripts"]["candor"] == "service.__main__:main"
+
+
+def test_a_start_does_not_pay_for_what_only_some_commands_need() -> None:
+    heavy = ("scipy.stats", "scipy.optimize", "sklearn", "matplotlib")
+    look = f"import sys, service.cli; print(*(set({heavy!r}) & sys.modules.keys()))"
+    done = subprocess.run(
+        [sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert not done.stdout.split()

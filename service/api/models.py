@@ -97,6 +97,7 @@ def describe_version(version: Version) -> VersionInfo:
         precision=loaded.precision,
         parameters=loaded.parameters,
         members=sampler.members,
+        origin=dict(loaded.origin) or None,
     )
 
 

@@ -21,10 +21,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter, StrMethodFormatter
 
+from service.assessment.measured import MEASURE_TITLES
 from service.assessment.methods import ClassMethod
 from service.assessment.ranking import Histogram, Ranking, Separation
 from service.assessment.regression_methods import RegressionMethod
-from service.assessment.report import MEASURE_TITLES, Fit
+from service.assessment.report import Fit
 from service.assessment.settling import WITHIN, Settling
 from service.calibration.reliability import Bins
 
@@ -237,12 +238,12 @@ def receiver(separations: Sequence[Separation]) -> Figure:
                 each.true_positive_rate,
                 color=colour,
                 linestyle=line,
-                label=MEASURE_TITLES[each.name],
+                label=each.title,
             )
         _shares(axes, "held-out rows flagged", "strangers flagged", (-0.01, 1), (0, 1.01))
         axes.legend(loc="lower right")
         svg = _svg(canvas)
-    areas = "; ".join(f"{MEASURE_TITLES[s.name]} {s.rates.auroc:.3f}" for s in separations)
+    areas = "; ".join(f"{s.title} {s.rates.auroc:.3f}" for s in separations)
     alt = (
         "ROC curves: out-of-distribution rows flagged against held-out rows flagged. "
         f"Area under the curve: {areas}."

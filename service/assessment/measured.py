@@ -39,6 +39,16 @@ MEASURES = (
 )
 """Fields of the engine that are one number a row; a task has some of them."""
 
+MEASURE_TITLES = {
+    "variance": "variance",
+    "predictive_entropy": "predictive entropy",
+    "expected_entropy": "expected entropy",
+    "mutual_information": "mutual information",
+    "variation_ratio": "variation ratio",
+    "deterministic_confidence": "deterministic confidence",
+    "std": "standard deviation",
+}
+
 Progress = Callable[[int, int], None]
 """Called with the rows that are done and the rows that there are."""
 
@@ -84,6 +94,23 @@ class Measured:
     precision: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Contender:
+    """A further version, measured on the same rows to be compared with the report's own.
+
+    Args:
+        name: in the report's JSON.
+        title: for people.
+        measured: on the held-out rows; its kept rows are those of the report's version.
+        strangers: on the rows out of distribution; None without any.
+    """
+
+    name: str
+    title: str
+    measured: Measured
+    strangers: Measured | None
+
+
 def nothing(_done: int, _rows: int) -> None:
     """Progress that nobody looks at."""
 
@@ -94,6 +121,7 @@ def measure(
     *,
     passes: int | None = None,
     kept_numbers: int = KEPT_NUMBERS,
+    kept_rows: IntArray | None = None,
     progress: Progress = nothing,
 ) -> Measured:
     """Run a version over all rows as one long request with its own seed and masks.
@@ -103,6 +131,7 @@ def measure(
         inputs: [B, D...] as `conform` left them.
         passes: T; the model's own by default.
         kept_numbers: the most numbers of single passes that are kept; of one row at least.
+        kept_rows: [K] ascending, of which rows to keep them; None: drawn, as many as that allows.
         progress: called after every batch.
 
     Raises:
@@ -120,7 +149,8 @@ def measure(
     task, rows = model.manifest.task, len(inputs)
     deterministic_BC, deterministic_std_BC = _deterministic(model, inputs)
     width = deterministic_BC.shape[1]
-    kept_rows = _some_rows(rows, kept_numbers // (plan.passes * width), plan.seed)
+    if kept_rows is None:
+        kept_rows = _some_rows(rows, kept_numbers // (plan.passes * width), plan.seed)
     sampled, passes_TBC = _sampled(model, inputs, plan, kept_rows, progress)
     mean_BC = _finite("mean", sampled["mean"])
     aleatoric = sampled.get("aleatoric_std")

@@ -11,14 +11,14 @@ A binary task counts as one of two exclusive classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
-from service.assessment.measured import Measured
+from service.assessment.measured import Contender, Measured
 from service.calibration import reliability, temperature
 from service.calibration.checks import FloatArray, IntArray
 from service.calibration.conformal import both_labels
@@ -63,6 +63,7 @@ class ClassMethod:
         brier: mean squared error of the probabilities, of exclusive classes summed over them.
         log_likelihood: mean over rows, nats.
         gain: in log-likelihood over the deterministic pass, nats a row.
+        over_mc_dropout: the same over MC dropout as it is, without a temperature.
         calibration: error of the confidences, for each kind of bins.
         diagrams: behind them.
     """
@@ -74,6 +75,7 @@ class ClassMethod:
     brier: float
     log_likelihood: float
     gain: Difference
+    over_mc_dropout: Difference
     calibration: Mapping[str, CalibrationError]
     diagrams: Mapping[str, Reliability]
 
@@ -83,7 +85,7 @@ def class_methods(
     targets: NDArray[np.float64] | IntArray,
     *,
     given_temperature: float | None,
-    others: Mapping[str, Measured],
+    contenders: Sequence[Contender],
     seed: int,
 ) -> tuple[ClassMethod, ...]:
     """Every method with and without a temperature.
@@ -92,7 +94,7 @@ def class_methods(
         measured: on the rows.
         targets: as `data.Labelled` holds them.
         given_temperature: of the mean over passes, fitted on other rows; None: cross-fitted.
-        others: further methods by title, on the same rows; their mean is taken.
+        contenders: further methods; their mean over passes is taken.
         seed: of the halves.
 
     Raises:
@@ -102,16 +104,19 @@ def class_methods(
     sources: list[tuple[str, str, FloatArray, float | None]] = [
         (DETERMINISTIC, TITLES[DETERMINISTIC], measured.deterministic_BC, None),
         (MC_DROPOUT, TITLES[MC_DROPOUT], measured.mean_BC, given_temperature),
-        *((title, title, other.mean_BC, None) for title, other in others.items()),
+        *((each.name, each.title, each.measured.mean_BC, None) for each in contenders),
     ]
-    plain_B = row_log_likelihood(exclusive(measured.deterministic_BC, measured.task), truth, task)
+    plain_B, passes_B = (
+        row_log_likelihood(exclusive(probs_BC, measured.task), truth, task)
+        for probs_BC in (measured.deterministic_BC, measured.mean_BC)
+    )
     found = []
     for name, title, source_BC, given in sources:
         probs_BC = exclusive(source_BC, measured.task)
-        found.append(_class_method(name, title, (), probs_BC, truth, task, plain_B))
+        found.append(_class_method(name, title, (), probs_BC, truth, task, plain_B, passes_B))
         scaled_BC, fitted = _scaled(probs_BC, truth, task, given, seed)
         name, title = f"{name}{WITH_TEMPERATURE}", f"{title} + temperature"
-        found.append(_class_method(name, title, fitted, scaled_BC, truth, task, plain_B))
+        found.append(_class_method(name, title, fitted, scaled_BC, truth, task, plain_B, passes_B))
     return tuple(found)
 
 
@@ -162,7 +167,7 @@ def difference(more_B: FloatArray, less_B: FloatArray) -> Difference:
     gap_B = more_B - less_B
     mean = float(gap_B.mean())
     spread = float(gap_B.std(ddof=1)) if len(gap_B) > 1 else 0.0
-    half = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * spread / math.sqrt(len(gap_B))
+    half = float(special.ndtri((1 + CONFIDENCE) / 2)) * spread / math.sqrt(len(gap_B))
     return Difference(mean, (mean - half, mean + half))
 
 
@@ -182,6 +187,7 @@ def _class_method(
     truth: FloatArray | IntArray,
     task: Task,
     plain_B: FloatArray,
+    passes_B: FloatArray,
 ) -> ClassMethod:
     judged = reliability.top_label if task is Task.CLASSIFICATION else reliability.every_label
     confidence, correct = judged(probs_BC, truth)
@@ -195,6 +201,7 @@ def _class_method(
         brier=reliability.brier_score(probs_BC, truth, task),
         log_likelihood=float(logs_B.mean()),
         gain=difference(logs_B, plain_B),
+        over_mc_dropout=difference(logs_B, passes_B),
         calibration={
             bins: reliability.calibration_error(diagram) for bins, diagram in diagrams.items()
         },

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from service.assessment.measured import Measured
+from service.assessment.measured import MEASURE_TITLES, Contender, Measured
 from service.calibration.checks import FloatArray
 from service.calibration.detection import Detection, Recommendation, detection, recommend
 from service.calibration.risk import Deferral, deferrals, risk_coverage
@@ -70,13 +70,15 @@ class Separation:
     """How one score tells out-of-distribution rows, on all rows.
 
     Args:
-        name: of the score.
+        name: of the score, or of the contender whose headline score it is.
+        title: for people.
         false_positive_rate: of the ROC curve, at most `POINTS`.
         true_positive_rate: of the ROC curve.
         rates: AUROC and others with their intervals.
     """
 
     name: str
+    title: str
     false_positive_rate: tuple[float, ...]
     true_positive_rate: tuple[float, ...]
     rates: Detection
@@ -87,8 +89,9 @@ class OutOfDistribution:
     """Scores against rows of another kind.
 
     Args:
-        separations: of every score, nothing having been chosen.
-        recommendation: a score chosen on half of the rows and reported on the other.
+        separations: of every score, nothing having been chosen, then of contenders.
+        recommendation: a score of the version's own, chosen on half of the rows and reported on
+            the other.
     """
 
     separations: tuple[Separation, ...]
@@ -139,8 +142,14 @@ def histogram(name: str, inside_B: FloatArray, outside_B: FloatArray | None) -> 
     )
 
 
-def out_of_distribution(inside: Measured, outside: Measured, seed: int) -> OutOfDistribution:
-    """Every score that the task has, in the order of `SCORES`.
+def out_of_distribution(
+    inside: Measured,
+    outside: Measured,
+    contenders: Sequence[Contender],
+    headline: str,
+    seed: int,
+) -> OutOfDistribution:
+    """Every score that the task has, in the order of `SCORES`, and `headline` of contenders.
 
     Raises:
         TooFewRows: fewer than four rows of either.
@@ -149,19 +158,36 @@ def out_of_distribution(inside: Measured, outside: Measured, seed: int) -> OutOf
     in_values = _scores(inside, names)
     out_values = _scores(outside, names)
     chosen = recommend(in_values, out_values, seed)
-    separations = []
-    for name in names:
-        false_K, true_K = roc(in_values[name], out_values[name])
-        shown = _some(len(false_K))
-        separations.append(
-            Separation(
-                name=name,
-                false_positive_rate=tuple(false_K[shown].tolist()),
-                true_positive_rate=tuple(true_K[shown].tolist()),
-                rates=detection(in_values[name], out_values[name], seed),
-            )
+    separations = [
+        _separation(name, MEASURE_TITLES[name], in_values[name], out_values[name], seed)
+        for name in names
+    ]
+    separations += [
+        _separation(
+            each.name,
+            f"{each.title}: {MEASURE_TITLES[headline]}",
+            SCORES[headline](each.measured.fields),
+            SCORES[headline](each.strangers.fields),
+            seed,
         )
+        for each in contenders
+        if each.strangers is not None
+    ]
     return OutOfDistribution(tuple(separations), chosen)
+
+
+def _separation(
+    name: str, title: str, in_B: FloatArray, out_B: FloatArray, seed: int
+) -> Separation:
+    false_K, true_K = roc(in_B, out_B)
+    shown = _some(len(false_K))
+    return Separation(
+        name=name,
+        title=title,
+        false_positive_rate=tuple(false_K[shown].tolist()),
+        true_positive_rate=tuple(true_K[shown].tolist()),
+        rates=detection(in_B, out_B, seed),
+    )
 
 
 def roc(in_B: FloatArray, out_B: FloatArray) -> tuple[FloatArray, FloatArray]:

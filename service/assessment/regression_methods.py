@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from service.assessment.measured import Measured
+from service.assessment.measured import Contender, Measured
 from service.assessment.methods import (
     DETERMINISTIC,
     MC_DROPOUT,
@@ -52,6 +52,7 @@ class RegressionMethod:
         root_mean_squared_error: of each output [C], in the target's units.
         log_likelihood: mean over rows, summed over outputs, nats. None without noise.
         gain: in it over the deterministic pass.
+        over_mc_dropout: the same over MC dropout.
         noise_std: of each output [C]: given, or the mean of both halves; None where the network
             predicts it for each row.
         curve: targets below predictive quantiles, all outputs together.
@@ -64,9 +65,24 @@ class RegressionMethod:
     root_mean_squared_error: tuple[float, ...]
     log_likelihood: float | None
     gain: Difference | None
+    over_mc_dropout: Difference | None
     noise_std: tuple[float, ...] | None
     curve: CalibrationCurve
     coverage: tuple[Coverage, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Distribution:
+    """A mixture over passes [T, B, C] with a noise variance [B, C]."""
+
+    means_TBC: FloatArray
+    noise_BC: FloatArray
+
+    def log_density(self, truth_BC: FloatArray) -> FloatArray:
+        """Of each row, summed over outputs, nats. → [B]."""
+        density_BC = regression.log_density(self.means_TBC, truth_BC, self.noise_BC)
+        total_B: FloatArray = density_BC.sum(axis=1)
+        return total_B
 
 
 def regression_methods(
@@ -74,15 +90,19 @@ def regression_methods(
     targets_BC: FloatArray,
     *,
     given_noise: Sequence[float] | None,
+    contenders: Sequence[Contender] = (),
     seed: int,
 ) -> tuple[RegressionMethod, ...]:
-    """The deterministic pass, MC dropout, and the spread of its passes alone, on the kept rows.
+    """The deterministic pass, MC dropout, contenders, and the spread of MC dropout's passes alone.
+
+    All are judged on the kept rows.
 
     Args:
         measured: on the rows.
         targets_BC: true values.
         given_noise: noise variance of each output, fitted on other rows; None: cross-fitted, or
             the network's own.
+        contenders: further methods; their noise is their own or cross-fitted.
         seed: of the halves.
 
     Raises:
@@ -92,31 +112,43 @@ def regression_methods(
     kept = measured.kept_rows
     truth_BC = targets_BC[kept]
     checks.enough_rows("y", len(truth_BC), 4, "a noise variance that is fitted on one half")
-    plain_BC = measured.deterministic_BC[kept]
-    passes_TBC = measured.passes_TBC.astype(np.float64)
-    own = measured.deterministic_std_BC, measured.aleatoric_std_BC
-    plain_noise, noise = (
-        _noise(means_TBC, truth_BC, None if std is None else std[kept] ** 2, given_noise, seed)
-        for means_TBC, std in zip((plain_BC[None], passes_TBC), own, strict=True)
+
+    def distribution(
+        means_TBC: FloatArray, own_BC: FloatArray | None, given: Sequence[float] | None = None
+    ) -> _Distribution:
+        own_BC = None if own_BC is None else own_BC[kept] ** 2
+        return _Distribution(means_TBC, _noise(means_TBC, truth_BC, own_BC, given, seed))
+
+    def of_passes(each: Measured, given: Sequence[float] | None = None) -> _Distribution:
+        return distribution(each.passes_TBC.astype(np.float64), each.aleatoric_std_BC, given)
+
+    plain = distribution(
+        measured.deterministic_BC[None, kept], measured.deterministic_std_BC, given_noise
     )
-    plain_B = regression.log_density(plain_BC[None], truth_BC, plain_noise).sum(axis=1)
-    predicts_noise = measured.aleatoric_std_BC is not None
+    passes = of_passes(measured, given_noise)
+    plain_B, passes_B = plain.log_density(truth_BC), passes.log_density(truth_BC)
     found = []
-    for name, means_TBC, mean_BC, variance_BC in (
-        (DETERMINISTIC, plain_BC[None], plain_BC, plain_noise),
-        (MC_DROPOUT, passes_TBC, measured.mean_BC[kept], noise),
+    for name, title, mean_BC, predicted, own_noise in (
+        (DETERMINISTIC, TITLES[DETERMINISTIC], measured.deterministic_BC, plain, measured),
+        (MC_DROPOUT, TITLES[MC_DROPOUT], measured.mean_BC, passes, measured),
+        *(
+            (each.name, each.title, each.measured.mean_BC, of_passes(each.measured), each.measured)
+            for each in contenders
+        ),
     ):
-        density_B = regression.log_density(means_TBC, truth_BC, variance_BC).sum(axis=1)
-        cdf_BC = regression.predictive_cdf(means_TBC, truth_BC, variance_BC)
+        density_B = predicted.log_density(truth_BC)
+        cdf_BC = regression.predictive_cdf(predicted.means_TBC, truth_BC, predicted.noise_BC)
+        predicts_noise = own_noise.aleatoric_std_BC is not None
         found.append(
             RegressionMethod(
                 name=name,
-                title=TITLES[name],
+                title=title,
                 rows=len(kept),
-                root_mean_squared_error=_rmse(mean_BC, truth_BC),
+                root_mean_squared_error=_rmse(mean_BC[kept], truth_BC),
                 log_likelihood=float(density_B.mean()),
                 gain=difference(density_B, plain_B),
-                noise_std=None if predicts_noise else _root_mean(variance_BC),
+                over_mc_dropout=difference(density_B, passes_B),
+                noise_std=None if predicts_noise else _root_mean(predicted.noise_BC),
                 curve=regression.calibration_curve(cdf_BC.ravel()),
                 coverage=_coverage(cdf_BC),
             )
@@ -130,6 +162,7 @@ def regression_methods(
             root_mean_squared_error=_rmse(measured.mean_BC[kept], truth_BC),
             log_likelihood=None,
             gain=None,
+            over_mc_dropout=None,
             noise_std=None,
             curve=regression.calibration_curve(alone_BC.ravel()),
             coverage=_coverage(alone_BC),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from service import __version__
 from service.assessment.data import Inputs, Labelled
 from service.assessment.examples import Examples, examples
-from service.assessment.measured import Measured
+from service.assessment.measured import MEASURE_TITLES, Contender, Measured
 from service.assessment.methods import (
     DETERMINISTIC,
     ClassMethod,
@@ -60,6 +60,23 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Compared:
+    """A further version that the report's is compared with.
+
+    Args:
+        name: under which its numbers stand beside the others.
+        title: for people.
+        passes: T.
+        precision: of the passes.
+    """
+
+    name: str
+    title: str
+    passes: int
+    precision: str
+
+
+@dataclass(frozen=True, slots=True)
 class Fit:
     """A regression over a single input, for its figure: rows by rising input.
 
@@ -90,6 +107,7 @@ class Report:
         labels: names of its classes.
         data: the held-out rows.
         strangers: the rows out of distribution; None without any.
+        contenders: further versions that it is compared with.
         passes: T.
         seed: of the masks.
         masks: whether rows shared them.
@@ -116,6 +134,7 @@ class Report:
     labels: tuple[str, ...] | None
     data: Source
     strangers: Source | None
+    contenders: tuple[Compared, ...]
     passes: int
     seed: int
     masks: str
@@ -134,17 +153,6 @@ class Report:
     candor: str = field(default=__version__)
 
 
-MEASURE_TITLES = {
-    "variance": "variance",
-    "predictive_entropy": "predictive entropy",
-    "expected_entropy": "expected entropy",
-    "mutual_information": "mutual information",
-    "variation_ratio": "variation ratio",
-    "deterministic_confidence": "deterministic confidence",
-    "std": "standard deviation",
-}
-
-
 def make_report(
     ref: ModelRef,
     manifest: Manifest,
@@ -154,7 +162,7 @@ def make_report(
     *,
     temperature: float | None = None,
     noise_variance: Sequence[float] | None = None,
-    others: Mapping[str, Measured] | None = None,
+    contenders: Sequence[Contender] = (),
 ) -> Report:
     """Work out everything that the page shows.
 
@@ -167,7 +175,7 @@ def make_report(
         temperature: of the mean over passes, fitted on other rows; None: cross-fitted.
         noise_variance: of each output of a regression, fitted on other rows; None: cross-fitted,
             or what the network predicts.
-        others: further methods by title, measured on the same rows (classes only).
+        contenders: further versions, measured on the same rows.
 
     Raises:
         TooFewRows: fewer than `FEWEST_ROWS`.
@@ -175,7 +183,7 @@ def make_report(
     """
     targets = labelled.targets
     _check(measured, targets)
-    task, others = measured.task, others or {}
+    task = measured.task
     headline = "variance" if task is Task.REGRESSION else "predictive_entropy"
     return Report(
         model=ref.name,
@@ -185,6 +193,10 @@ def make_report(
         labels=manifest.labels,
         data=Source(labelled.path, labelled.sha256, measured.rows),
         strangers=_source(strangers),
+        contenders=tuple(
+            Compared(each.name, each.title, each.measured.passes, each.measured.precision)
+            for each in contenders
+        ),
         passes=measured.passes,
         seed=measured.seed,
         masks=measured.masks.value,
@@ -193,17 +205,19 @@ def make_report(
         class_methods=()
         if task.is_regression
         else class_methods(
-            measured, targets, given_temperature=temperature, others=others, seed=SEED
+            measured, targets, given_temperature=temperature, contenders=contenders, seed=SEED
         ),
         regression_methods=regression_methods(
-            measured, targets, given_noise=noise_variance, seed=SEED
+            measured, targets, given_noise=noise_variance, contenders=contenders, seed=SEED
         )
         if task.is_regression
         else (),
-        rankings=_rankings(measured, targets, others),
+        rankings=_rankings(measured, targets, contenders, headline),
         headline=headline,
         histograms=_histograms(measured, None if strangers is None else strangers[1]),
-        detection=None if strangers is None else out_of_distribution(measured, strangers[1], SEED),
+        detection=None
+        if strangers is None
+        else out_of_distribution(measured, strangers[1], contenders, headline, SEED),
         settling=settling(measured, targets, SEED),
         examples=examples(measured, labelled.inputs, targets, manifest.labels, headline),
         fit=_fit(labelled, measured),
@@ -245,11 +259,14 @@ def _source(strangers: tuple[Inputs, Measured] | None) -> Source | None:
 
 
 def _rankings(
-    measured: Measured, targets: FloatArray | IntArray, others: Mapping[str, Measured]
+    measured: Measured,
+    targets: FloatArray | IntArray,
+    contenders: Sequence[Contender],
+    headline: str,
 ) -> tuple[Ranking, ...]:
     """Deferral by every score: each by the errors of the prediction that it comes with."""
     if measured.task.is_regression:
-        return _regression_rankings(measured, targets)
+        return _regression_rankings(measured, targets, contenders, headline)
     task, truth = exclusive_task(measured.task), class_truth(measured, targets)
 
     def errors(probs_BC: FloatArray) -> FloatArray:
@@ -272,18 +289,21 @@ def _rankings(
     ]
     found += [
         ranking(
-            title,
-            f"{title}: predictive entropy",
-            other.fields["predictive_entropy"],
-            errors(other.mean_BC),
+            each.name,
+            f"{each.title}: {MEASURE_TITLES[headline]}",
+            each.measured.fields[headline],
+            errors(each.measured.mean_BC),
         )
-        for title, other in others.items()
+        for each in contenders
     ]
     return tuple(found)
 
 
 def _regression_rankings(
-    measured: Measured, targets_BC: FloatArray | IntArray
+    measured: Measured,
+    targets_BC: FloatArray | IntArray,
+    contenders: Sequence[Contender],
+    headline: str,
 ) -> tuple[Ranking, ...]:
     found = []
     if measured.deterministic_std_BC is not None:
@@ -294,6 +314,10 @@ def _regression_rankings(
     for name in _shown_measures(measured):
         title = f"MC dropout: {MEASURE_TITLES[name]}"
         found.append(ranking(name, title, measured.fields[name], squared_B))
+    for each in contenders:
+        error_B = squared_errors(each.measured.mean_BC, targets_BC)
+        title = f"{each.title}: {MEASURE_TITLES[headline]}"
+        found.append(ranking(each.name, title, each.measured.fields[headline], error_B))
     return tuple(found)
 
 

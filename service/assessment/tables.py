@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from service.assessment.ranking import OutOfDistribution
-from service.assessment.report import MEASURE_TITLES, Report
+from service.assessment.report import Report
 from service.calibration.detection import Detection
 from service.calibration.reliability import Bins
 
@@ -112,7 +112,7 @@ def detection(found: OutOfDistribution) -> Table:
         "On all rows, with 95 % intervals. AUROC and AUPR: higher is better; FPR95, the held-out "
         "rows flagged where 95 % of the strangers are: lower is better.",
         "score",
-        [MEASURE_TITLES[each.name] for each in found.separations],
+        [each.title for each in found.separations],
         columns,
     )
     rows = zip(table.rows, rates, strict=True)

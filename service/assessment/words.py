@@ -8,10 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from service.assessment.methods import DETERMINISTIC, MC_DROPOUT, WITH_TEMPERATURE, ClassMethod
+from service.assessment.measured import MEASURE_TITLES
+from service.assessment.methods import (
+    DETERMINISTIC,
+    MC_DROPOUT,
+    WITH_TEMPERATURE,
+    ClassMethod,
+)
 from service.assessment.ranking import OutOfDistribution, Ranking
 from service.assessment.regression_methods import SPREAD_ALONE, RegressionMethod
-from service.assessment.report import MEASURE_TITLES, Report
+from service.assessment.report import Report
 from service.assessment.settling import WITHIN, Settling
 from service.calibration.reliability import Bins
 
@@ -33,6 +39,7 @@ _CLOSE = 0.05
 def verdict(report: Report) -> Sentences:
     """Whether MC dropout earns its price, first of all."""
     found = list(_class_verdict(report) if report.class_methods else _regression_verdict(report))
+    found += contenders(report)
     found.append(deferral(report)[0])
     if report.detection is not None:
         found.append(detection(report.detection)[0])
@@ -84,6 +91,31 @@ def _regression_verdict(report: Report) -> Sentences:
         f"Root mean squared error: {_numbers(mc.root_mean_squared_error)} with MC dropout, "
         f"{_numbers(plain.root_mean_squared_error)} without.",
     )
+
+
+def contenders(report: Report) -> Sentences:
+    """How each further version compares with MC dropout of this one."""
+    names = {each.name for each in report.contenders}
+    areas = {ranking.name: ranking.area for ranking in report.rankings}
+    found = []
+    every: tuple[ClassMethod | RegressionMethod, ...] = (
+        *report.class_methods,
+        *report.regression_methods,
+    )
+    for method in every:
+        if method.name not in names or method.over_mc_dropout is None:
+            continue
+        gap = method.over_mc_dropout
+        low, high = gap.interval
+        word = "better" if gap.mean > 0 else "worse"
+        judged = f"is {word} than" if gap.told_apart else "cannot be told apart from"
+        found.append(
+            f"{method.title} {judged} MC dropout of version {report.version} in log-likelihood: "
+            f"{gap.mean:+.4f} nats a row (95 % interval {low:+.4f} to {high:+.4f}); its area under "
+            f"the risk–coverage curve is {areas[method.name]:.2g} against "
+            f"{areas[report.headline]:.2g} (smaller is better)."
+        )
+    return tuple(found)
 
 
 def methods(report: Report) -> Sentences:
@@ -208,7 +240,7 @@ def detection(found: OutOfDistribution) -> Sentences:
     )
     below = [each for each in found.separations if each.rates.auroc < 0.5]
     if below:
-        names = ", ".join(MEASURE_TITLES[each.name] for each in below)
+        names = ", ".join(each.title for each in below)
         sentences.append(
             f"Beware: by {names} the strangers look less uncertain than the held-out rows."
         )

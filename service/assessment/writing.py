@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
 
 from service.assessment.data import Inputs, Labelled
-from service.assessment.measured import Measured, Progress, measure, nothing
+from service.assessment.measured import Contender, Measured, Progress, measure, nothing
 from service.assessment.page import render
 from service.assessment.report import Report, make_report
+from service.calibration.artifact import write_atomically
+from service.calibration.checks import IntArray
 from service.errors import InvalidInput
 from service.registry.loading import LoadedModel
 
@@ -29,7 +30,7 @@ def write_report(
     passes: int | None = None,
     temperature: float | None = None,
     noise_variance: Sequence[float] | None = None,
-    others: Mapping[str, Measured] | None = None,
+    others: Sequence[LoadedModel] = (),
     progress: Progress = nothing,
 ) -> Report:
     """Measure a version, and write the page and its numbers.
@@ -43,8 +44,8 @@ def write_report(
         passes: T; the model's own by default.
         temperature: as for `make_report`.
         noise_variance: as for `make_report`.
-        others: as for `make_report`.
-        progress: called with the rows done and the rows of both files.
+        others: further versions of the model to compare it with.
+        progress: called with the rows done and the rows of both files, once for each version.
 
     Raises:
         CalibrationFailed: data from which nothing can be reported.
@@ -56,51 +57,68 @@ def write_report(
             raise InvalidInput(f"{path} cannot be written: {path.parent} is no folder")
     strangers = None if out_of_distribution is None else out_of_distribution.inputs
     rows = len(labelled.inputs)
-    total = rows + (0 if strangers is None else len(strangers))
-    measured = measure(
-        model,
-        labelled.inputs,
-        passes=passes,
-        kept_numbers=KEPT_NUMBERS,
-        progress=lambda done, _: progress(done, total),
-    )
-    other_kind = None
-    if out_of_distribution is not None:
-        found = measure(
-            model,
-            out_of_distribution.inputs,
-            passes=passes,
-            kept_numbers=1,
-            progress=lambda done, _: progress(rows + done, total),
+    every = rows + (0 if strangers is None else len(strangers))
+    before = 0
+
+    def measured_by(
+        version: LoadedModel, kept_rows: IntArray | None = None
+    ) -> tuple[Measured, Measured | None]:
+        nonlocal before
+        total = every * (1 + len(others))
+        # Where nothing drops in several members, more passes than members repeat them.
+        wanted = passes if version.sampler.dropping.sites else None
+        inside = measure(
+            version,
+            labelled.inputs,
+            passes=wanted,
+            kept_numbers=KEPT_NUMBERS,
+            kept_rows=kept_rows,
+            progress=lambda done, _: progress(before + done, total),
         )
-        other_kind = (out_of_distribution, found)
+        outside = None
+        if strangers is not None:
+            outside = measure(
+                version,
+                strangers,
+                passes=wanted,
+                kept_numbers=1,
+                progress=lambda done, _: progress(before + rows + done, total),
+            )
+        before += every
+        return inside, outside
+
+    measured, measured_strangers = measured_by(model)
+    contenders = [
+        Contender(
+            f"version_{other.ref.version}", _title(other), *measured_by(other, measured.kept_rows)
+        )
+        for other in others
+    ]
     report = make_report(
         model.ref,
         model.manifest,
         labelled,
         measured,
-        other_kind,
+        None
+        if out_of_distribution is None or measured_strangers is None
+        else (out_of_distribution, measured_strangers),
         temperature=temperature,
         noise_variance=noise_variance,
-        others=others,
+        contenders=contenders,
     )
-    replace(output_json, orjson.dumps(report, option=orjson.OPT_INDENT_2))
-    replace(output_html, render(report).encode())
+    _replace(output_json, orjson.dumps(report, option=orjson.OPT_INDENT_2))
+    _replace(output_html, render(report).encode())
     return report
 
 
-def replace(path: Path, content: bytes) -> None:
-    """Write a file as a whole: a reader sees the old one or the new one, never a part.
+def _title(version: LoadedModel) -> str:
+    members = version.sampler.members
+    method = version.origin.get("method", "members")
+    return f"Version {version.ref.version}" + (f" ({members} {method})" if members > 1 else "")
 
-    Raises:
-        InvalidInput: it cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+def _replace(path: Path, content: bytes) -> None:
     try:
-        try:
-            partial.write_bytes(content)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_atomically(path, content)
     except OSError as error:
         raise InvalidInput(f"{path} cannot be written: {error}", field="output") from None

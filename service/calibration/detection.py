@@ -24,8 +24,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import optimize, special, stats
+from scipy import special
 
 from service.calibration import checks
 from service.calibration.checks import FloatArray, IntArray
@@ -184,15 +185,15 @@ def _halves(
 def _auroc(in_B: FloatArray, out_B: FloatArray) -> tuple[float, Interval]:
     """AUROC and its interval."""
     rows_in, rows_out = len(in_B), len(out_B)
-    rank_B = stats.rankdata(np.concatenate([in_B, out_B]))
+    rank_B = scipy.stats.rankdata(np.concatenate([in_B, out_B]))
     # Of each row the share of the other kind that it is on the right side of.
-    right_in_B = 1 - (rank_B[:rows_in] - stats.rankdata(in_B)) / rows_out
-    right_out_B = (rank_B[rows_in:] - stats.rankdata(out_B)) / rows_in
+    right_in_B = 1 - (rank_B[:rows_in] - scipy.stats.rankdata(in_B)) / rows_out
+    right_out_B = (rank_B[rows_in:] - scipy.stats.rankdata(out_B)) / rows_in
     area = float(right_out_B.mean())
     variance = float(right_in_B.var(ddof=1) / rows_in + right_out_B.var(ddof=1) / rows_out)
     if variance <= 0 or not 0 < area < 1:
         return area, _newcombe(area, rows_in, rows_out)
-    z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    z = float(special.ndtri((1 + CONFIDENCE) / 2))
     half = z * math.sqrt(variance) / (area * (1 - area))
     low, high = special.expit(special.logit(area) + np.array([-half, half])).tolist()
     return area, (low, high)
@@ -201,7 +202,7 @@ def _auroc(in_B: FloatArray, out_B: FloatArray) -> tuple[float, Interval]:
 def _newcombe(area: float, rows_in: int, rows_out: int) -> Interval:
     """The areas θ with |area − θ| ≤ z √V(θ), V of Hanley and McNeil with both numbers of rows
     replaced by their mean in its brackets."""
-    z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    z = float(special.ndtri((1 + CONFIDENCE) / 2))
     more = (rows_in + rows_out) / 2 - 1
 
     def excess(theta: float) -> float:
@@ -209,8 +210,8 @@ def _newcombe(area: float, rows_in: int, rows_out: int) -> Interval:
         return (area - theta) ** 2 - z**2 * theta * (1 - theta) * brackets / (rows_in * rows_out)
 
     tiny = 1e-12
-    low = float(optimize.brentq(excess, tiny, area - tiny)) if area > 0 else 0.0
-    high = float(optimize.brentq(excess, area + tiny, 1 - tiny)) if area < 1 else 1.0
+    low = float(scipy.optimize.brentq(excess, tiny, area - tiny)) if area > 0 else 0.0
+    high = float(scipy.optimize.brentq(excess, area + tiny, 1 - tiny)) if area < 1 else 1.0
     return low, high
 
 

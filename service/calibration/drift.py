@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special
 
 from service.calibration import checks
 from service.calibration.checks import FloatArray, IntArray
@@ -90,7 +90,7 @@ def largest_index(reference: ReferenceBins, rows: int, confidence: float = 0.99)
     freedom = len(reference.counts) - 1
     if not freedom:
         return 0.0
-    quantile = float(stats.chi2.ppf(confidence, freedom))
+    quantile = float(special.chdtri(freedom, 1 - confidence))
     return quantile * (1 / rows + 1 / sum(reference.counts))
 
 

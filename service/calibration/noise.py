@@ -20,8 +20,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import optimize, special
+from scipy import special
 
 from service.calibration import checks
 from service.calibration.checks import FloatArray
@@ -97,8 +98,9 @@ def _fit(squared_TB: FloatArray) -> tuple[float, float]:
     around = grid[max(best - 1, 0)], grid[min(best + 1, _GRID - 1)]
     candidates = [float(grid[best])]
     if around[0] < around[1]:
-        options = {"xatol": 1e-9}
-        found = optimize.minimize_scalar(loss, bounds=around, method="bounded", options=options)
+        found = scipy.optimize.minimize_scalar(
+            loss, bounds=around, method="bounded", options={"xatol": 1e-9}
+        )
         candidates.append(float(found.x))
     likeliest = min(candidates, key=loss)
     return math.exp(likeliest), -loss(likeliest)

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from service.calibration import checks
 from service.calibration.checks import FloatArray
@@ -66,7 +66,7 @@ def rank(rows: int, level: float) -> int:
 def expected_interval(rows: int, level: float) -> tuple[float, float]:
     """95 % interval of F(X_(k)) ~ Beta(k, n + 1 − k) for a continuous F."""
     k = rank(rows, level)
-    low, high = stats.beta.interval(CONFIDENCE, k, rows + 1 - k)
+    low, high = special.betaincinv(k, rows + 1 - k, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 
 
@@ -94,7 +94,7 @@ def order_statistic(
     if (ordered_B[1:] == ordered_B[:-1]).any():
         above = rows - below
         tail = (1 - CONFIDENCE) / 2
-        high = 1 - float(stats.beta.ppf(tail, above, below + 1)) if above else 1.0
+        high = 1 - float(special.betaincinv(above, below + 1, tail)) if above else 1.0
     return OrderStatistic(float(value), rows, below / rows, (low, high))
 
 

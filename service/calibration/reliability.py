@@ -27,7 +27,7 @@ from enum import StrEnum
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special, stats
+from scipy import special
 
 from service.calibration import checks
 from service.calibration.checks import BoolArray, FloatArray, IntArray
@@ -221,7 +221,7 @@ def _bin_of(confidence_B: FloatArray, scheme: Bins, bins: int) -> IntArray:
 
 def _wilson(right_K: FloatArray, counts_K: FloatArray) -> tuple[tuple[float, float], ...]:
     """Wilson's score interval of a binomial share."""
-    z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    z = float(special.ndtri((1 + CONFIDENCE) / 2))
     share_K = right_K / counts_K
     middle_K = (share_K + z**2 / (2 * counts_K)) / (1 + z**2 / counts_K)
     half_K = (

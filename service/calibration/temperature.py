@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import optimize, special
+from scipy import special
 
 from service.calibration import checks
 from service.calibration.checks import FloatArray
@@ -115,7 +116,7 @@ def fit(logits_BC: ArrayLike, labels: ArrayLike, task: Task) -> Temperature:
     elif slope(-math.log(LOWEST)) <= 0:
         value, outcome = LOWEST, Outcome.BOUNDED
     else:
-        log_beta = optimize.brentq(slope, -math.log(HIGHEST), -math.log(LOWEST), xtol=1e-12)
+        log_beta = scipy.optimize.brentq(slope, -math.log(HIGHEST), -math.log(LOWEST), xtol=1e-12)
         value, outcome = math.exp(-log_beta), Outcome.FITTED
     return Temperature(
         value=value,
@@ -152,7 +153,7 @@ def fit_passes(logits_TBC: ArrayLike, labels: ArrayLike, task: Task) -> Temperat
         grid = np.linspace(math.log(LOWEST), math.log(HIGHEST), _GRID)
         best = int(np.argmin([loss(each) for each in grid]))
         around = grid[max(best - 1, 0)], grid[min(best + 1, _GRID - 1)]
-        found = optimize.minimize_scalar(loss, bounds=around, method="bounded")
+        found = scipy.optimize.minimize_scalar(loss, bounds=around, method="bounded")
         value = math.exp(float(found.x))
         inside = 0 < best < _GRID - 1
         outcome = Outcome.FITTED if inside else Outcome.BOUNDED

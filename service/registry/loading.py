@@ -9,11 +9,12 @@ import importlib.util
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -67,6 +68,7 @@ class LoadedModel:
         precision: that its passes are computed in, as PyTorch names it.
         conditions: under which a calibration made now would hold.
         warnings: what its maker should look at.
+        origin: of its members, as `members.json` says.
         calibration: what the version learned from held-out data, where that holds for it.
         uncalibrated: why its `calibration.json` is not used; None where it is, or there is none.
     """
@@ -78,6 +80,7 @@ class LoadedModel:
     precision: str
     conditions: Conditions
     warnings: tuple[str, ...] = ()
+    origin: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
     uncalibrated: str | None = None
 
@@ -170,6 +173,7 @@ def load_version(
         precision=sampler.precision,
         conditions=conditions,
         warnings=warned,
+        origin=note.origin,
         calibration=calibration,
         uncalibrated=uncalibrated,
     )

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from tests.e2e.servers import SHIPPED
 from tests.e2e.test_cli import candor
-from tests.repositories import write_model
+from tests.repositories import write_members, write_model
 
 MODELS = ("--models", str(SHIPPED))
 
@@ -61,6 +61,36 @@ def test_a_regression_over_one_input(tmp_path: Path) -> None:
     assert len(numbers["fit"]["x"]) == 80
     assert numbers["detection"] is None
     assert "prediction interval" in page.read_text()
+
+
+def test_an_ensemble_stands_beside_the_version_it_is_compared_with(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "models", "mlp", more="passes = 10")
+    write_members(folder, 3, version=2)
+    note = {"dropout": False, "origin": {"method": "seeds"}}
+    (folder / "2" / "members.json").write_text(json.dumps(note))
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(60, 4)), generator.integers(0, 3, 60)
+    np.savez(tmp_path / "test.npz", x=x, y=y)
+    np.savez(tmp_path / "other.npz", x=3 * x)
+    page = tmp_path / "report.html"
+    data = ("--data", str(tmp_path / "test.npz"), "--ood", str(tmp_path / "other.npz"))
+    more = ("--version", "1", "--with", "2", "--passes", "20", "-o", str(page))
+    models = ("--models", str(tmp_path / "models"))
+    done = candor("report", "mlp", *data, *more, *models)
+    assert "Version 2 (3 seeds)" in done.stdout
+    numbers = json.loads(page.with_suffix(".json").read_bytes())
+    assert numbers["passes"] == 20
+    # Nothing drops in the members: one pass of each says all.
+    assert [(each["name"], each["passes"]) for each in numbers["contenders"]] == [("version_2", 3)]
+    for section in ("class_methods", "rankings"):
+        assert "version_2" in [each["name"] for each in numbers[section]]
+    assert numbers["detection"]["separations"][-1]["title"] == (
+        "Version 2 (3 seeds): predictive entropy"
+    )
+    assert page.read_text().count("Version 2 (3 seeds)") > 3
+
+    twice = candor("report", "mlp", *data, "--with", "2", *models, code=1)
+    assert "version 2 stands twice" in twice.stderr
 
 
 def test_what_is_wrong_is_one_line(digits: Path, tmp_path: Path) -> None:

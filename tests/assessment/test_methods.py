@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
+from service.assessment.measured import Contender
 from service.assessment.methods import (
     DETERMINISTIC,
     MC_DROPOUT,
@@ -23,7 +24,7 @@ from tests.assessment.synthetic import classifier, from_passes
 
 def test_scores_are_those_of_scikit_learn() -> None:
     measured, labels_B = classifier()
-    found = class_methods(measured, labels_B, given_temperature=1.7, others={}, seed=0)
+    found = class_methods(measured, labels_B, given_temperature=1.7, contenders=[], seed=0)
     by_name = {method.name: method for method in found}
     scaled_BC = temperature.scale_mean(measured.mean_BC, 1.7, Task.CLASSIFICATION)
     for name, probs_BC in (
@@ -41,7 +42,7 @@ def test_scores_are_those_of_scikit_learn() -> None:
 
 def test_a_temperature_mends_what_is_too_sure() -> None:
     measured, labels_B = classifier(rows=4000, sharpness=3.0)
-    found = class_methods(measured, labels_B, given_temperature=None, others={}, seed=0)
+    found = class_methods(measured, labels_B, given_temperature=None, contenders=[], seed=0)
     by_name = {method.name: method for method in found}
     plain, scaled = by_name[DETERMINISTIC], by_name[f"{DETERMINISTIC}{WITH_TEMPERATURE}"]
     # Logits are three times the true ones. A fit on 2000 rows is off by a few hundredths.
@@ -59,7 +60,9 @@ def test_no_row_has_a_part_in_the_temperature_that_it_is_judged_by() -> None:
     turned_B = labels_B.copy()
     turned_B[first] = (turned_B[first] + 1) % 4
     temperatures = [
-        class_methods(measured, each_B, given_temperature=None, others={}, seed=0)[1].temperatures
+        class_methods(measured, each_B, given_temperature=None, contenders=[], seed=0)[
+            1
+        ].temperatures
         for each_B in (labels_B, turned_B)
     ]
     assert temperatures[0][0] != pytest.approx(temperatures[1][0])
@@ -75,7 +78,7 @@ def test_halves_are_all_rows_once() -> None:
 
 def test_the_gain_is_a_paired_difference() -> None:
     measured, labels_B = classifier()
-    mc = class_methods(measured, labels_B, given_temperature=None, others={}, seed=0)[2]
+    mc = class_methods(measured, labels_B, given_temperature=None, contenders=[], seed=0)[2]
     rows = np.arange(len(labels_B))
     gap_B = np.log(measured.mean_BC[rows, labels_B] / measured.deterministic_BC[rows, labels_B])
     half = 1.959964 * gap_B.std(ddof=1) / np.sqrt(len(gap_B))
@@ -88,7 +91,7 @@ def test_a_binary_task_is_one_of_two_classes() -> None:
     yes_TB1 = generator.uniform(0.05, 0.95, (8, 300, 1))
     truth_B1 = (generator.random((300, 1)) < yes_TB1[0]).astype(np.float64)
     measured = from_passes(Task.BINARY, yes_TB1, yes_TB1[0])
-    found = class_methods(measured, truth_B1, given_temperature=None, others={}, seed=0)
+    found = class_methods(measured, truth_B1, given_temperature=None, contenders=[], seed=0)
     assert found[0].log_likelihood == pytest.approx(-metrics.log_loss(truth_B1, yes_TB1[0]))
     assert found[2].accuracy == pytest.approx(
         metrics.accuracy_score(truth_B1, measured.mean_BC >= 0.5)
@@ -108,8 +111,13 @@ def test_further_methods_stand_beside() -> None:
     measured, labels_B = classifier()
     perfect_BC = np.eye(4)[labels_B] * 0.96 + 0.01
     other = dataclasses.replace(measured, mean_BC=perfect_BC)
-    found = class_methods(
-        measured, labels_B, given_temperature=None, others={"Oracle": other}, seed=0
-    )
+    oracle = Contender("version_2", "Oracle", other, None)
+    found = class_methods(measured, labels_B, given_temperature=None, contenders=[oracle], seed=0)
     assert [method.title for method in found[-2:]] == ["Oracle", "Oracle + temperature"]
+    assert [method.name for method in found[-2:]] == ["version_2", "version_2_temperature"]
     assert found[-2].log_likelihood == pytest.approx(np.log(0.97))
+    by_name = {method.name: method for method in found}
+    assert by_name[MC_DROPOUT].over_mc_dropout.mean == 0
+    gap = found[-2].log_likelihood - by_name[MC_DROPOUT].log_likelihood
+    assert found[-2].over_mc_dropout.mean == pytest.approx(gap)
+    assert found[-2].over_mc_dropout.told_apart

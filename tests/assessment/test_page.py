@@ -11,6 +11,7 @@ import numpy as np
 import orjson
 import pytest
 
+from service.assessment.measured import Contender
 from service.assessment.page import render
 from service.assessment.report import FEWEST_ROWS, Report
 from service.errors import CalibrationFailed, TooFewRows
@@ -110,13 +111,14 @@ def test_colours_are_the_pages_own(report: Report) -> None:
 
 
 def test_what_users_name_stays_text() -> None:
+    hostile = Contender("version_2", f"{HOSTILE}$", classifier(rows=120, seed=3)[0], None)
     page = render(
         classification(
             ref=ModelRef(HOSTILE, 1),
             description=HOSTILE,
             labels=(HOSTILE, "$x^2$", "'\"&", "d"),
             path=HOSTILE,
-            others={f"{HOSTILE}$": classifier(rows=120, seed=3)[0]},
+            contenders=[hostile],
         )
     )
     assert "<script" not in page

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
+from service.assessment.measured import Contender
 from service.assessment.ranking import (
     POINTS,
     histogram,
@@ -70,7 +71,7 @@ def test_bins_by_hand() -> None:
 def test_scores_against_strangers() -> None:
     inside, _ = classifier(rows=200, seed=0)
     outside, _ = classifier(rows=100, seed=1, sharpness=0.2)
-    found = out_of_distribution(inside, outside, seed=0)
+    found = out_of_distribution(inside, outside, [], "predictive_entropy", seed=0)
     by_name = {each.name: each for each in found.separations}
     confidence = by_name["deterministic_confidence"]
     truth = np.repeat([0, 1], [200, 100])
@@ -82,3 +83,14 @@ def test_scores_against_strangers() -> None:
     assert found.recommendation.name == "deterministic_confidence"
     reported = found.recommendation.reported["deterministic_confidence"]
     assert (reported.rows_in, reported.rows_out) == (100, 50)
+
+
+def test_contenders_against_strangers_stand_after_the_scores() -> None:
+    inside, _ = classifier(rows=200, seed=0)
+    outside, _ = classifier(rows=100, seed=1, sharpness=0.2)
+    same = Contender("version_2", "Version 2", inside, outside)
+    found = out_of_distribution(inside, outside, [same], "predictive_entropy", seed=0)
+    assert found.separations[-1].title == "Version 2: predictive entropy"
+    own = next(each for each in found.separations if each.name == "predictive_entropy")
+    assert found.separations[-1].rates == own.rates
+    assert "version_2" not in found.recommendation.reported

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from service.assessment.measured import Contender
 from service.assessment.regression_methods import regression_methods, squared_errors
 from service.errors import CalibrationFailed
 from tests.assessment.synthetic import regressor
@@ -60,6 +61,27 @@ def test_only_the_kept_rows_are_judged() -> None:
     assert plain.rows == 25
     expected = np.sqrt(np.mean((measured.deterministic_BC[kept] - targets_BC[kept]) ** 2))
     assert plain.root_mean_squared_error == pytest.approx((expected,))
+
+
+def test_a_contender_is_judged_on_the_same_rows_with_its_own_noise() -> None:
+    measured, targets_BC = regressor(rows=200, noise=0.5)
+    off_BC = targets_BC + np.where(np.arange(200) % 2, 0.1, -0.1)[:, None]
+    exact = dataclasses.replace(
+        measured,
+        mean_BC=off_BC,
+        passes_TBC=np.repeat(off_BC[None], 30, axis=0).astype(np.float32),
+    )
+    oracle = Contender("version_2", "Oracle", exact, None)
+    _, mc, further, _ = regression_methods(
+        measured, targets_BC, given_noise=[4.0], contenders=[oracle], seed=0
+    )
+    assert (further.name, further.title) == ("version_2", "Oracle")
+    assert further.root_mean_squared_error == pytest.approx((0.1,))
+    assert further.noise_std == pytest.approx((0.1,), rel=1e-3)
+    assert mc.noise_std == pytest.approx((2.0,))
+    assert further.over_mc_dropout is not None
+    assert further.over_mc_dropout.told_apart
+    assert further.over_mc_dropout.mean > 0
 
 
 def test_a_network_that_predicts_its_noise_is_judged_by_it() -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from service.assessment import words
-from service.assessment.measured import Measured
+from service.assessment.measured import Contender, Measured
 from tests.assessment.synthetic import classifier, regressor, report_of
 
 
@@ -97,3 +97,23 @@ def test_a_given_temperature_is_used() -> None:
     report = report_of(measured, labels_B, temperature=1.25)
     assert "MC dropout + temperature 1.25" in words.methods(report)[0]
     assert np.isclose(report.class_methods[3].temperatures[0], 1.25)
+
+
+def test_a_further_version_is_compared_in_a_sentence() -> None:
+    measured, labels_B = classifier(rows=300)
+    same = Contender("version_9", "Version 9 (5 members)", measured, None)
+    report = report_of(measured, labels_B, contenders=[same])
+    [sentence] = words.contenders(report)
+    assert sentence in words.verdict(report)
+    assert sentence.startswith("Version 9 (5 members) cannot be told apart from MC dropout of ver")
+    assert "+0.0000 nats a row" in sentence
+
+
+def test_a_further_version_of_a_regression_is_compared_in_a_sentence() -> None:
+    measured, targets_BC = regressor(rows=200, noise=0.3)
+    worse, _ = regressor(rows=200, seed=1)
+    report = report_of(
+        measured, targets_BC, contenders=[Contender("version_2", "Version 2", worse, None)]
+    )
+    [sentence] = words.contenders(report)
+    assert sentence.startswith("Version 2 is worse than MC dropout of version 3")

@@ -18,11 +18,13 @@ INPUTS = [[0.1, -0.4, 1.0, 0.3], [1.2, 0.0, -0.7, 0.5]]
 def test_members_are_served_as_one_model(tmp_path: Path) -> None:
     folder = write_model(tmp_path, "mine", more="passes = 20")
     write_members(folder, 5, version=2)
+    (folder / "2" / "members.json").write_text('{"origin": {"trained": "five seeds"}}')
     broken = write_model(tmp_path, "gap")
     write_members(broken, 3)[1].unlink()
     with serving(tmp_path) as server:
         single, ensemble = server.get("/models/mine").json()["versions"]
         assert (single["members"], ensemble["members"]) == (1, 5)
+        assert (single["origin"], ensemble["origin"]) == (None, {"trained": "five seeds"})
         assert ensemble["sites"] == single["sites"]
         assert ensemble["parameters"] == 5 * single["parameters"]
         assert (
