@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,32 +20,60 @@ _UNCERTAINTY = np.array(
 )
 
 
+_MANY_ROWS = 10_000
+"""That wait to be counted before somebody asks, so that they do not fill the memory."""
+
+
 class UncertaintyHistogram(Collector):
-    """`candor_uncertainty{model,measure}`: takes a whole batch of values at a time."""
+    """`candor_uncertainty{model,measure}`: takes a whole batch of values at a time.
+
+    They are counted when somebody asks or many have come: counting each batch by itself cost more
+    than all else that a request leaves in the metrics.
+    """
 
     def __init__(self) -> None:
+        self._waiting: defaultdict[tuple[str, str], list[NDArray[Any]]] = defaultdict(list)
+        self._waiting_rows = 0
         self._counts: dict[tuple[str, str], NDArray[np.int64]] = {}
         self._sums: dict[tuple[str, str], float] = {}
 
-    def observe(self, model: str, measure: str, values: NDArray[np.float64]) -> None:
-        """Count values [B]; those that are not finite are passed over."""
-        finite = values[np.isfinite(values)]
-        key = (model, measure)
-        places = _UNCERTAINTY.searchsorted(finite, side="left")
-        counts = np.bincount(places, minlength=len(_UNCERTAINTY) + 1)
-        self._counts[key] = self._counts.get(key, np.zeros_like(counts)) + counts
-        self._sums[key] = self._sums.get(key, 0.0) + float(finite.sum())
+    def observe(self, model: str, measure: str, values: NDArray[Any]) -> None:
+        """Count values [B, D...], of which those that are not finite are passed over.
+
+        Of a dense output the mean of a row's places counts, so that each row counts once.
+        """
+        self._waiting[model, measure].append(values)
+        self._waiting_rows += len(values)
+        if self._waiting_rows > _MANY_ROWS:
+            self._count()
+
+    def _count(self) -> None:
+        for key, batches in self._waiting.items():
+            values = np.concatenate([_one_a_row(batch) for batch in batches])
+            finite = values[np.isfinite(values)]
+            places = _UNCERTAINTY.searchsorted(finite, side="left")
+            counts = np.bincount(places, minlength=len(_UNCERTAINTY) + 1)
+            self._counts[key] = self._counts.get(key, np.zeros_like(counts)) + counts
+            self._sums[key] = self._sums.get(key, 0.0) + float(finite.sum())
+        self._waiting.clear()
+        self._waiting_rows = 0
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """What Prometheus reads: cumulative counts up to each bound."""
         family = HistogramMetricFamily(
             "candor_uncertainty", "Uncertainty of answered rows", labels=["model", "measure"]
         )
+        self._count()
         bounds = [*map(str, _UNCERTAINTY.tolist()), "+Inf"]
         for key, counts in list(self._counts.items()):
             buckets = list(zip(bounds, np.cumsum(counts).tolist(), strict=True))
             family.add_metric(key, buckets, self._sums[key])
         yield family
+
+
+def _one_a_row(values: NDArray[Any]) -> NDArray[np.float64]:
+    mean_B: NDArray[np.float64] = values.reshape(len(values), -1).mean(axis=1, dtype=np.float64)
+    return mean_B
 
 
 @dataclass(frozen=True, slots=True)

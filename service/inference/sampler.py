@@ -203,16 +203,18 @@ class Sampler:
         self._alone, self._several = other._alone, other._several
         return self
 
-    def tuned(self, example: Callable[[int], Tensor]) -> Sampler:
-        """Itself, with the size of chunk that runs fastest on this machine."""
+    def tuned(self, example: Callable[[int], Tensor], passes: int) -> Sampler:
+        """Itself, with the size of chunk that runs so many passes fastest on this machine."""
         inputs = example(1)
         limit = self._within_budget(inputs)
         bank = NoiseBank(self._bank.seed, self.memory_bytes)
         way = self.way_for(inputs)
         with torch.inference_mode():
-            self._alone = tuning.time_chunks(way, example, limit, bank).chunk
+            self._alone = tuning.time_chunks(way, example, limit, passes, bank).chunk
             if way is self._program:
-                several = tuning.choose_workers(self._program, example, limit, self._alone, bank)
+                several = tuning.choose_workers(
+                    self._program, example, limit, self._alone, passes, bank
+                )
                 if several is not None:
                     self._several = several
                     reason = f"{self.strategy.reason}; long runs {len(several[1])} chunks at a time"
@@ -563,7 +565,7 @@ def build_sampler(
         precision=own_precision,
         form=form,
     )
-    return sampler.tuned(example) if like is None else sampler.tuned_like(like)
+    return sampler.tuned(example, passes) if like is None else sampler.tuned_like(like)
 
 
 def _precision_of(network: nn.Module) -> str:

@@ -28,6 +28,10 @@ _CHUNKS = (16, 32, 64, 128, 256, 1024, 4096)
 _ROWS = 32
 """Of the batches that are timed."""
 
+_MANY_ROWS = 256
+"""Of those that are timed beside them where the number of rows matters: what a pass does once for
+all rows costs a row of few of them much."""
+
 _LONG_S = 0.2
 """A run that takes longer is not repeated, and no larger chunk is tried."""
 
@@ -80,7 +84,7 @@ class Timing:
 
     Args:
         chunk: rows × passes that run fastest together.
-        seconds: of one row × pass in such a chunk.
+        seconds: of one row × pass in such a chunk, the geometric mean over batches.
     """
 
     chunk: int
@@ -91,15 +95,17 @@ def time_chunks(
     way: Way,
     example: Callable[[int], Tensor],
     limit: int,
+    passes: int,
     bank: NoiseBank,
     threads: Workers | None = None,
 ) -> Timing:
-    """The chunk that runs fastest.
+    """The chunk that runs fastest, over batches of few rows and of many.
 
     Args:
         way: that runs passes.
         example: makes inputs [B, D...] for a B.
         limit: rows × passes that fit the memory budget.
+        passes: the model's T: a chunk has no more of them.
         bank: for the noise.
         threads: that run a chunk each; one chunk at a time by default.
     """
@@ -113,10 +119,16 @@ def time_chunks(
     if time.perf_counter() - started < _INSTANT_S:
         return Timing(min(limit, _CHUNKS[-1]), 0.0)
     at_a_time = 1 if threads is None else len(threads)
+    many = way.open(example(min(_MANY_ROWS, limit)))
     for chunk in [*(c for c in _CHUNKS if c < limit), min(limit, _CHUNKS[-1])]:
-        run, row_passes = _chunks(way, boundary, bank, chunk, at_a_time, threads)
-        (elapsed,) = seconds(run)
-        each = elapsed / row_passes
+        # Of a chunk that few rows fill more rows make no other.
+        batches = (boundary,) if chunk <= rows else (boundary, many)
+        each, elapsed = 1.0, 0.0
+        for batch in batches:
+            run, row_passes = _chunks(way, batch, bank, chunk, passes, at_a_time, threads)
+            (spent,) = seconds(run)
+            each *= (spent / row_passes) ** (1 / len(batches))
+            elapsed = max(elapsed, spent)
         # Larger chunks cost less around the engine, so they win a tie.
         if each <= 1.03 * best.seconds:
             best = Timing(chunk, each)
@@ -130,12 +142,13 @@ def _chunks(
     boundary: Boundary,
     bank: NoiseBank,
     chunk: int,
+    most_passes: int,
     count: int,
     threads: Workers | None,
 ) -> tuple[Callable[[], object], int]:
     """What runs so many chunks, on threads or one after the other, and their rows × passes."""
     some = boundary.select(range(min(boundary.rows, chunk)))
-    passes = max(1, chunk // some.rows)
+    passes = max(1, min(most_passes, chunk // some.rows))
     noise = Noise([bank], range(passes), some.rows)
 
     def one(_number: int) -> Tensor:
@@ -154,6 +167,7 @@ def choose_workers(
     example: Callable[[int], Tensor],
     limit: int,
     chunk: int,
+    passes: int,
     bank: NoiseBank,
 ) -> tuple[int, Workers] | None:
     """Threads that run a chunk each, and its size, where that beats all cores on each chunk.
@@ -163,22 +177,23 @@ def choose_workers(
         example: makes inputs [B, D...] for a B.
         limit: rows × passes that fit the memory budget.
         chunk: rows × passes that run fastest on all cores.
+        passes: the model's T.
         bank: for the noise.
     """
     count = torch.get_num_threads()
     if count < 2 or program.weights < _SMALL or example(1).device.type != "cpu":
         return None
     threads = workers(count)
-    several = time_chunks(program, example, limit // count, bank, threads)
+    several = time_chunks(program, example, limit // count, passes, bank, threads)
     if not several.seconds:
         return None
     # Batches of few rows and of many: what is won for the ones must not be lost for the others.
-    for rows in (_ROWS, 8 * _ROWS):
+    for rows in (_ROWS, _MANY_ROWS):
         boundary = program.open(example(min(rows, limit)))
         enough = 2 * count * max(several.chunk, chunk)
-        alone, alone_work = _chunks(program, boundary, bank, chunk, ceil(enough / chunk), None)
-        shared, shared_work = _chunks(
-            program, boundary, bank, several.chunk, ceil(enough / several.chunk), threads
+        (alone, alone_work), (shared, shared_work) = (
+            _chunks(program, boundary, bank, each, passes, ceil(enough / each), on)
+            for each, on in ((chunk, None), (several.chunk, threads))
         )
         alone_s, shared_s = seconds(alone, shared)
         if shared_s / shared_work > _SURELY * alone_s / alone_work:

@@ -12,8 +12,6 @@ import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,10 +20,11 @@ from torch import Tensor
 
 from service.calibration.apply import CALIBRATED_FIELDS, OOD_FLAGGED, OOD_VALUES
 from service.errors import ClientLeft, DeadlineExceeded, EngineFailure, ModelNotReady
-from service.inference.prediction import EVALUATION_FIELDS, FIELDS, Fields, Request
+from service.inference.prediction import EVALUATION_FIELDS, FIELDS, Fields
 from service.metrics import Metrics
 from service.registry.loading import LoadedModel
 from service.scheduling.drift import Drift
+from service.scheduling.engine import EngineThread, Job, Outcome
 from service.scheduling.scheduler import Scheduler
 from service.scheduling.work import Step, Work
 from service.types import SamplePlan
@@ -50,35 +49,19 @@ _OBSERVED = frozenset({"predictive_entropy", "mutual_information", "variance", "
 _COMPUTED = frozenset({*FIELDS, *CALIBRATED_FIELDS})
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """What the engine needs for one work. `plan` is None for a deterministic pass."""
-
-    model: LoadedModel
-    inputs: Tensor
-    plan: SamplePlan | None
-    fields: frozenset[str]
-    answer: asyncio.Future[Fields]
-
-    @property
-    def wanted(self) -> bool:
-        """Whether somebody still waits for the answer. Any thread may ask."""
-        return not self.answer.done()
-
-
 class Runner:
     """Accepts work on the event loop and computes it on one thread.
 
-    All methods but `_compute…` run on the event loop, so nothing here needs a lock.
+    All methods run on the event loop, so nothing here needs a lock.
     """
 
     def __init__(self, scheduler: Scheduler, metrics: Metrics, drift_rows: int = 1000) -> None:
         self._scheduler = scheduler
         self._metrics = metrics
         self._drift = Drift(metrics, drift_rows)
-        self._jobs: dict[int, _Job] = {}
+        self._jobs: dict[int, Job] = {}
         self._numbers = itertools.count()
-        self._engine = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+        self._engine = EngineThread()
         self._running = 0
         self._wake_planned = False
         self._unfinished = 0
@@ -126,7 +109,7 @@ class Runner:
         computed = _OBSERVED.union(fields).intersection(_COMPUTED)
         if model.calibration is not None:
             computed |= model.calibration.references.keys()
-        self._jobs[number] = _Job(model, inputs, plan, computed, answer)
+        self._jobs[number] = Job(model, inputs, plan, computed, answer)
         self._started()
         attendant = _Attendant(loop, answer, timeout_s, left)
         try:
@@ -149,7 +132,7 @@ class Runner:
 
     def close(self) -> None:
         """End the engine thread once its current step is over."""
-        self._engine.shutdown(wait=False, cancel_futures=True)
+        self._engine.close()
 
     def _work(
         self, number: int, model: LoadedModel, inputs: Tensor, plan: SamplePlan | None
@@ -192,14 +175,10 @@ class Runner:
         self._running += 1
         jobs = [self._jobs[work.number] for work in step.works]
         self._observe_start(step)
-        task = asyncio.get_running_loop().run_in_executor(self._engine, _compute, jobs)
-        task.add_done_callback(lambda done: self._deliver(step, jobs, done))
+        self._engine.submit(jobs, functools.partial(self._deliver, step, jobs))
 
-    def _deliver(self, step: Step, jobs: list[_Job], done: asyncio.Future[list[_Outcome]]) -> None:
+    def _deliver(self, step: Step, jobs: list[Job], outcomes: list[Outcome]) -> None:
         self._running -= 1
-        if done.cancelled():
-            return
-        outcomes = done.result()
         self._scheduler.finish(step, sum(outcome.seconds for outcome in outcomes))
         # The engine goes on before anybody is told: answers are written while it computes.
         self._wake()
@@ -222,7 +201,7 @@ class Runner:
         for work in step.works:
             metrics.queue_seconds.observe(now - work.queued_s)
 
-    def _observe_end(self, step: Step, jobs: list[_Job], outcomes: list[_Outcome]) -> None:
+    def _observe_end(self, step: Step, jobs: list[Job], outcomes: list[Outcome]) -> None:
         model = step.works[0].model
         metrics = self._metrics.of(model)
         ran = [job for job, o in zip(jobs, outcomes, strict=True) if o.fields or o.error]
@@ -237,12 +216,9 @@ class Runner:
                 answered.append(outcome.fields)
                 metrics.passes_total.inc(_passes_of(outcome.fields))
         for measure in _OBSERVED:
-            together = _joined(answered, measure)
-            if together is not None:
-                if together.ndim > 1:
-                    # Of a dense output the mean of its places, so that each row counts once.
-                    together = together.reshape(len(together), -1).mean(axis=1)
-                self._metrics.uncertainty.observe(model, measure, together)
+            for fields in answered:
+                if (values := fields.get(measure)) is not None:
+                    self._metrics.uncertainty.observe(model, measure, values)
         calibration = jobs[0].model.calibration
         if calibration is not None:
             calibrated = [fields for fields in answered if OOD_VALUES in fields]
@@ -311,49 +287,3 @@ class _Attendant:
             )
         if not self._answer.done():
             self._answer.set_exception(error)
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """An answer or why there is none, and its share of the engine's time in seconds.
-
-    There is neither where nobody waits for the answer any more.
-    """
-
-    fields: Fields | None
-    error: Exception | None
-    seconds: float
-
-
-def _compute(jobs: list[_Job]) -> list[_Outcome]:
-    """On the engine thread. If a batch fails its works are tried alone, so that one harms none."""
-    started = time.perf_counter()
-    try:
-        answers = _compute_together(jobs)
-    except Exception as error:
-        if len(jobs) > 1:
-            return [outcome for job in jobs for outcome in _compute([job])]
-        log.exception("model %s failed on a request", jobs[0].model.ref)
-        failure = EngineFailure(
-            f"the model {jobs[0].model.ref} failed on these inputs: {type(error).__name__}: {error}"
-        )
-        return [_Outcome(None, failure, time.perf_counter() - started)]
-    share = (time.perf_counter() - started) / len(jobs)
-    return [_Outcome(answer, None, share) for answer in answers]
-
-
-def _compute_together(jobs: list[_Job]) -> list[Fields | None]:
-    first = jobs[0]
-    if first.plan is None:
-        return [first.model.evaluate(first.inputs) if first.wanted else None]
-    # Clients may have left since the step was handed over.
-    live = {number: job for number, job in enumerate(jobs) if job.wanted}
-    requests = [Request(job.inputs, job.plan, job.fields) for job in live.values() if job.plan]
-    numbers = list(live)
-    found = (
-        first.model.predict(requests, lambda place: live[numbers[place]].wanted) if requests else []
-    )
-    answers: list[Fields | None] = [None] * len(jobs)
-    for number, answer in zip(numbers, found, strict=True):
-        answers[number] = answer
-    return answers

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from service.inference import tuning
+from service.inference.boundary import Boundary
 from service.inference.noise import NoiseBank
 from service.inference.program import Program
 from service.inference.sampler import build_sampler
@@ -123,6 +127,49 @@ def test_thinning_that_never_pays_stays_off(monkeypatch: pytest.MonkeyPatch) -> 
     assert [chain.thinned_from_rows for chain in program.chains] == [None]
 
 
+@pytest.mark.parametrize(
+    ("few_s", "many_s", "chosen"),
+    [
+        ({256: 1.0, 1024: 1.2}, {256: 2.0, 1024: 1.0}, 1024),
+        ({256: 1.0, 1024: 2.0}, {256: 1.2, 1024: 1.0}, 256),
+        ({256: 1.0, 1024: 1.0}, {256: 1.0, 1024: 1.0}, 1024),
+    ],
+)
+def test_a_chunk_is_chosen_for_batches_of_few_rows_and_of_many(
+    few_s: dict[int, float],
+    many_s: dict[int, float],
+    chosen: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each row × pass costs that much; smaller chunks cost more, and none is larger."""
+
+    def chunks(
+        _way: object, batch: Boundary, _bank: object, chunk: int, _passes: int, *_: object
+    ) -> tuple[Callable[[], int], int]:
+        return functools.partial(int, f"{batch.rows}{chunk:06}"), 1
+
+    def seconds(run: functools.partial[int]) -> list[float]:
+        rows, chunk = divmod(run(), 10**6)
+        return [(few_s if rows == 32 else many_s).get(chunk, 9.0)]
+
+    monkeypatch.setattr(tuning, "_chunks", chunks)
+    monkeypatch.setattr(tuning, "seconds", seconds)
+    monkeypatch.setattr(tuning, "_INSTANT_S", 0.0)
+    monkeypatch.setattr(tuning, "_LONG_S", 10.0)
+    with torch.inference_mode():
+        found = tuning.time_chunks(program_of(wide()), inputs, 1024, 50, NoiseBank(0, 2**20))
+    assert found.chunk == chosen
+
+
+def test_no_chunk_is_timed_with_more_passes_than_the_model_runs() -> None:
+    program = program_of(wide())
+    with torch.inference_mode():
+        boundary = program.open(inputs(32))
+        for most, work in ((50, 32 * 50), (200, 4096)):
+            _, found = tuning._chunks(program, boundary, NoiseBank(0, 2**20), 4096, most, 1, None)
+            assert found == work
+
+
 @pytest.mark.parametrize(("alone_s", "several_s", "chosen"), [(1.0, 0.8, True), (1.0, 0.95, False)])
 def test_chunks_run_side_by_side_where_that_was_measured_to_be_faster(
     alone_s: float, several_s: float, chosen: bool, monkeypatch: pytest.MonkeyPatch
@@ -137,7 +184,7 @@ def test_chunks_run_side_by_side_where_that_was_measured_to_be_faster(
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     program = program_of(wide())
     with torch.inference_mode():
-        found = tuning.choose_workers(program, inputs, 64, 64, NoiseBank(0, 2**27))
+        found = tuning.choose_workers(program, inputs, 64, 64, 50, NoiseBank(0, 2**27))
     assert (found is not None) is chosen
     if found is not None:
         assert len(found[1]) == 2
@@ -148,6 +195,6 @@ def test_a_small_network_and_a_single_core_run_one_chunk_at_a_time(
 ) -> None:
     bank = NoiseBank(0, 2**27)
     with torch.inference_mode():
-        assert tuning.choose_workers(program_of(wide(width=100)), inputs, 64, 64, bank) is None
+        assert tuning.choose_workers(program_of(wide(width=100)), inputs, 64, 64, 50, bank) is None
         monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-        assert tuning.choose_workers(program_of(wide()), inputs, 64, 64, bank) is None
+        assert tuning.choose_workers(program_of(wide()), inputs, 64, 64, 50, bank) is None
