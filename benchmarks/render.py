@@ -100,7 +100,8 @@ def service_section(result: dict[str, Any]) -> str:
     lines += [
         "",
         "Bodies of 256 rows as .npy, answers as .npz, float32: of what the engine alone does,",
-        f"{shares} connections come through HTTP.",
+        f"{shares} connections come through HTTP, all on one machine with the load generator. A",
+        "single connection waits for its own request and answer to be read.",
     ]
     return "\n".join(lines)
 

@@ -72,6 +72,8 @@ class UncertaintyHistogram(Collector):
 
 
 def _one_a_row(values: NDArray[Any]) -> NDArray[np.float64]:
+    if values.ndim == 1:
+        return values
     mean_B: NDArray[np.float64] = values.reshape(len(values), -1).mean(axis=1, dtype=np.float64)
     return mean_B
 
