@@ -16,7 +16,6 @@ Hence the likelihood of both is returned, to be looked at.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import math
@@ -37,10 +36,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from service.assessment.data import Labelled, read_labelled
 from service.errors import CandorError, InvalidInput, ModelBroken
 from service.inference.outputs import check_outputs
 from service.registry import repository
-from service.registry.inputs import conform
 from service.registry.loading import build_network, read_weights
 from service.registry.manifest import Manifest, read_manifest
 from service.registry.members import member_files
@@ -114,7 +113,8 @@ def add_laplace_version(
         The number of the new version, which appears at once or not at all, and what was fitted.
 
     Raises:
-        InvalidInput: the data are not what the model takes and predicts.
+        InvalidInput: the data are not what the model takes.
+        CalibrationFailed: y is not what it predicts.
         ModelBroken: the version cannot be read, or laplace-torch has nothing for it.
     """
     if members < 2:
@@ -133,20 +133,22 @@ def add_laplace_version(
     network = build_network(folder, manifest)
     read_weights(network, file)
     network.eval()
-    x, y = _read(data, manifest)
-    other = None if held_out is None else _read(held_out, manifest)
+    train = read_labelled(data, manifest)
+    judge = None if held_out is None else read_labelled(held_out, manifest)
+    x, y = _tensors(train, manifest)
+    other = None if judge is None else _tensors(judge, manifest)
     fitted = fit(network, x, y, manifest, members=members, seed=seed, held_out=other)
     note = {
         "dropout": dropout,
         "origin": {
             "method": "last-layer Laplace",
             "version": number,
-            "weights_sha256": _sha256(file),
+            "weights_digest": repository.weights_digest(folder, number, manifest),
             "data": data.name,
-            "data_sha256": _sha256(data),
+            "data_sha256": train.sha256,
             "rows": len(x),
             "held_out": None if held_out is None else held_out.name,
-            "held_out_sha256": None if held_out is None else _sha256(held_out),
+            "held_out_sha256": None if judge is None else judge.sha256,
             "seed": seed,
             "layer": fitted.layer,
             "structure": fitted.structure,
@@ -379,24 +381,10 @@ def _fill(layer: nn.Module, draw: Tensor) -> None:
             start += parameter.numel()
 
 
-def _read(path: Path, manifest: Manifest) -> tuple[Tensor, Tensor]:
-    """x [N, D...] and y of a .npz, as the likelihood takes them."""
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            arrays = {name: content[name] for name in ("x", "y") if name in content}
-    except (OSError, ValueError, TypeError) as error:
-        raise InvalidInput(f"{path} cannot be read: {error}", field="data") from None
-    if len(arrays) < 2:
-        raise InvalidInput(f"{path} needs the arrays x [N, D...] and y [N]", field="data")
-    x, y = conform(arrays["x"], manifest.input), arrays["y"]
-    if y.dtype.kind not in "iufb" or len(y) != len(x) or not np.isfinite(y).all():
-        raise InvalidInput(f"y should hold {len(x)} finite numbers, one row for each x", field="y")
-    if manifest.task is Task.CLASSIFICATION:
-        if y.ndim != 1 or (y != np.floor(y)).any():
-            raise InvalidInput("y should hold one class a row, [N], a whole number", field="y")
-        return torch.from_numpy(x), torch.from_numpy(y.astype(np.int64))
-    values = y.astype(np.float32).reshape(len(y), -1)
-    return torch.from_numpy(x), torch.from_numpy(values)
+def _tensors(labelled: Labelled, manifest: Manifest) -> tuple[Tensor, Tensor]:
+    """x [N, D...] and y, classes [N] or values [N, C], as the likelihood takes them."""
+    kind = np.int64 if manifest.task is Task.CLASSIFICATION else np.float32
+    return torch.from_numpy(labelled.inputs), torch.from_numpy(labelled.targets.astype(kind))
 
 
 def _check_targets(y: Tensor, width: int, task: Task) -> None:
@@ -406,8 +394,3 @@ def _check_targets(y: Tensor, width: int, task: Task) -> None:
         wrong, expected = y.shape[1] != width, f"{width} values a row"
     if wrong:
         raise InvalidInput(f"y does not suit the network: expected {expected}", field="y")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

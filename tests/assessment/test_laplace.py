@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from service.assessment.laplace import add_laplace_version, fit
-from service.errors import InvalidInput, ModelBroken
+from service.errors import CalibrationFailed, InvalidInput, ModelBroken
 from service.inference.prediction import Request
 from service.registry.manifest import read_manifest
 from service.types import Masks, SamplePlan
+from tests.e2e.test_cli import candor
 from tests.registry.test_loading import load, network
 from tests.repositories import write_members, write_model
 
@@ -138,17 +139,17 @@ def test_what_laplace_cannot_serve_is_said(
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"x": np.ones((4, 4))}, "needs the arrays x"),
+        ({"x": np.ones((4, 4))}, "no array y"),
         ({"x": np.ones((4, 5)), "y": np.zeros(4)}, r"has the shape \[4, 5\]"),
-        ({"x": np.ones((4, 4)), "y": np.zeros(3)}, "4 finite numbers"),
-        ({"x": np.ones((4, 4)), "y": np.full(4, 0.5)}, "a whole number"),
+        ({"x": np.ones((4, 4)), "y": np.zeros(3)}, "`y` has 3 rows and `x` 4"),
+        ({"x": np.ones((4, 4)), "y": np.full(4, 0.5)}, "whole numbers from 0"),
         ({"x": np.ones((4, 4)), "y": np.full(4, 3)}, "classes from 0 to 2"),
     ],
 )
 def test_data_that_do_not_fit_are_told(tmp_path: Path, arrays: dict[str, Any], said: str) -> None:
     folder = write_model(tmp_path, "mine")
     np.savez(tmp_path / "data.npz", **arrays)
-    with pytest.raises(InvalidInput, match=said):
+    with pytest.raises((InvalidInput, CalibrationFailed), match=said):
         add_laplace_version(folder, tmp_path / "data.npz", members=2)
 
 
@@ -158,3 +159,23 @@ def test_a_note_that_is_none_is_told(tmp_path: Path) -> None:
     (folder / "1" / "members.json").write_text('{"dropout": "no"}')
     with pytest.raises(ModelBroken, match=r"members\.json cannot be read"):
         load(folder)
+
+
+@needs_laplace
+def test_the_command_adds_a_version_and_says_what_it_is_worth(tmp_path: Path) -> None:
+    folder, data, held_out = digits(tmp_path)
+    files = ("--data", str(data), "--held-out", str(held_out))
+    done = candor("laplace", "digits", *files, "--members", "3", "--models", str(tmp_path))
+    assert f"wrote {folder / '2'}: 3 draws of head.4" in done.stderr
+    assert "negative log-likelihood of the held-out rows" in done.stderr
+    assert "warning" not in done.stderr
+    assert load(folder, version=2).sampler.members == 3
+
+
+def test_the_command_says_what_is_wrong_with_the_data(tmp_path: Path) -> None:
+    write_model(tmp_path, "mine")
+    np.savez(tmp_path / "data.npz", x=np.ones((4, 4)))
+    more = ("--data", str(tmp_path / "data.npz"), "--models", str(tmp_path))
+    done = candor("laplace", "mine", *more, code=1)
+    assert "has no array y [N]" in done.stderr
+    assert done.stderr.strip().count("\n") == 0
