@@ -189,6 +189,8 @@ def _npy_header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 def _query_fields(request: Request, schema: type[EvalRequest]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
+    if not request.scope["query_string"]:
+        return fields
     for name, value in request.query_params.multi_items():
         if name == "return":
             fields.setdefault(name, []).extend(value.split(","))

@@ -256,7 +256,7 @@ def in_words(calibration: Calibration) -> list[str]:
         spans = ", ".join(f"{low:.3g} to {high:.3g}" for low, high in sets.intervals)
         lines.append(
             f"Prediction {what} hold the truth at {sets.coverage:.3g} or more on average over "
-            f"calibrations; that of this one lies between {spans} (95 %)."
+            f"calibrations; that of this one lies within {spans} (95 %)."
         )
     if calibration.recommendation is not None:
         lines += _scores_in_words(calibration)
