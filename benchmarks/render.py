@@ -106,9 +106,29 @@ def service_section(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def pools_section(result: dict[str, Any]) -> str:
+    """The README's section about large pools."""
+    batch, scoring = result["batch_bald"], result["scoring"]
+    return "\n".join(
+        [
+            f"Seen on {_where(result)}, T = {scoring['passes']}:",
+            f"{scoring['rows']:,} rows of {scoring['features']} features take `candor score` "
+            f"{scoring['seconds']:.0f} s from its start to its end,",
+            f"{scoring['times_the_engine']:.2f} times what the engine takes for rows in memory, "
+            f"and {scoring['peak_bytes'] / 2**30:.2f} GiB of memory;",
+            f"`batch_bald` chooses {batch['batch']} of {batch['points']:,} points of "
+            f"{batch['classes']} classes in {batch['seconds']:.0f} s, with "
+            f"{batch['more_bytes_at_most'] / 2**20:.0f} MiB beside their passes.",
+        ]
+    )
+
+
+SECTIONS = {"engine": engine_section, "service": service_section, "pools": pools_section}
+
+
 def rendered(readme: str, results: Path = RESULTS) -> str:
     """The README with the sections that the files in `results` give."""
-    for name, section in (("engine", engine_section), ("service", service_section)):
+    for name, section in SECTIONS.items():
         path = results / f"{name}.json"
         if path.exists():
             text = section(json.loads(path.read_text(encoding="utf-8")))

@@ -34,6 +34,7 @@ from service.calibration.artifact import write_calibration
 from service.calibration.scores import SCORES
 from service.client import Client
 from service.errors import CandorError, InvalidInput, ModelBroken
+from service.inference import choosing
 from service.inference.devices import resources
 from service.inference.prediction import Fields, Request
 from service.registry import repository
@@ -452,6 +453,109 @@ def report(
         err.print(f"wrote {escape(str(output))} and {escape(str(numbers))}", soft_wrap=True)
 
 
+PoolOption = Annotated[
+    Path,
+    typer.Option(
+        "--pool",
+        metavar="POOL",
+        help="Unlabelled rows: .npy, .npz (x), .parquet, .arrow, .feather or a folder of images.",
+    ),
+]
+PixelOption = Annotated[float, typer.Option(help="What a white pixel of an image is to the model.")]
+PassesOption = Annotated[int | None, typer.Option(help="T; default: the model's.")]
+SeedOption = Annotated[int | None, typer.Option(help="Of the masks; default: the model's.")]
+
+
+@app.command(
+    epilog=(
+        "[bold]Examples:[/bold]\n\n"
+        "candor query --pool pool.parquet --model digits -k 100 --strategy batch_bald\n\n"
+        "candor query --pool images/ --model digits -k 20 --exclude labelled.txt"
+    )
+)
+def query(
+    pool: PoolOption,
+    k: Annotated[int, typer.Option("-k", min=1, help="Rows wanted.")] = 10,
+    strategy: Annotated[
+        str,
+        typer.Option(
+            help="bald, batch_bald, predictive_entropy, …; an unknown one names them all."
+        ),
+    ] = "bald",
+    model: ModelOption = None,
+    version: VersionOption = None,
+    passes: PassesOption = None,
+    seed: SeedOption = None,
+    exclude: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Numbers of rows that are not to be chosen, one a line."),
+    ] = None,
+    largest_pixel: PixelOption = 1.0,
+    models: ModelsOption = None,
+) -> None:
+    """Choose the rows of a pool whose labels would say most; prints their numbers and scores."""
+    # Reading tables takes a quarter of a second to import, which no other command needs.
+    from service.pools.readers import open_pool
+    from service.pools.selection import select_from_pool
+
+    with _plainly():
+        _log("error")
+        loaded = _load(models, model, version)
+        choosing.check_strategy(strategy, loaded.manifest.task)
+        rows = open_pool(pool, loaded.manifest.input, largest_pixel)
+        excluded = frozenset() if exclude is None else _row_numbers(exclude)
+        if k > (left := rows.rows - sum(index < rows.rows for index in excluded)):
+            raise InvalidInput(f"-k is {k}, and {left} rows are left to choose from", field="k")
+        plan = loaded.manifest.plan_for(passes, seed)
+        with _row_bar() as progress:
+            chosen = select_from_pool(loaded, rows, strategy, k, plan, progress, excluded)
+        for index, score in zip(chosen.indices, chosen.scores, strict=True):
+            name = rows.name(index)
+            print(index, f"{score:.6g}", *([] if name is None else [name]), sep="\t")
+
+
+@app.command(
+    epilog="[bold]Example:[/bold] candor score pool.parquet --model digits -o scores.parquet",
+)
+def score(
+    pool: Annotated[
+        Path,
+        typer.Argument(
+            metavar="POOL", help=".npy, .npz (x), .parquet, .arrow, .feather or a folder of images."
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FILE.parquet", help="The table to write.")
+    ],
+    model: ModelOption = None,
+    version: VersionOption = None,
+    passes: PassesOption = None,
+    seed: SeedOption = None,
+    largest_pixel: PixelOption = 1.0,
+    models: ModelsOption = None,
+) -> None:
+    """Predict every row of a pool of any size; killed and begun again, it goes on."""
+    from service.pools.readers import open_pool
+    from service.pools.scoring import score as score_pool
+
+    with _plainly():
+        _log("error")
+        loaded = _load(models, model, version)
+        rows = open_pool(pool, loaded.manifest.input, largest_pixel)
+        plan = loaded.manifest.plan_for(passes, seed)
+        with _row_bar() as progress:
+            earlier = score_pool(loaded, rows, output, plan, progress)
+        went_on = f"; {earlier.rows} of them by an earlier run" if earlier.rows else ""
+        err.print(f"wrote {rows.rows} rows to {output}{went_on}", soft_wrap=True, highlight=False)
+        if not earlier.alike:
+            err.print(
+                "[bold yellow]warning:[/bold yellow] the earlier run rounded otherwise: other "
+                "chunks were fastest when the model loaded, or it was another machine. Remove "
+                f"{escape(str(output))} and run again for a table of one piece",
+                soft_wrap=True,
+            )
+
+
 @app.command(
     epilog="[bold]Example:[/bold] candor export models/digits --out digits.pt2",
 )
@@ -638,6 +742,16 @@ def _read_rows(data: Path | None, inputs: str | None) -> Any:
             return rows
     except (OSError, ValueError) as error:
         raise InvalidInput(f"{data} cannot be read: {error}") from None
+
+
+def _row_numbers(path: Path) -> frozenset[int]:
+    try:
+        return frozenset(int(line) for line in path.read_text().split())
+    except (OSError, ValueError) as error:
+        raise InvalidInput(
+            f"{path} cannot be read: {error}; expected numbers of rows, one a line",
+            field="exclude",
+        ) from None
 
 
 def _write(answer: Mapping[str, Any], out_file: Path | None) -> None:

@@ -38,6 +38,8 @@ BINARY_FROM = 2048
 """Inputs of this many numbers travel as .npy, and their answers as .npz."""
 
 _RETRIED = (429, 503)
+_LISTS = frozenset({"return", "exclude"})
+"""Fields that stand in a query with commas between their values."""
 _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 10.0
 
@@ -92,6 +94,20 @@ class Prediction:
     samples: Array | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Rows of a pool whose labels would say most, the most informative first: `indices` [k] into
+    what was sent, and the `scores` [k] that they were chosen by."""
+
+    model: str
+    version: int
+    strategy: str
+    passes: int
+    seed: int
+    indices: Array
+    scores: Array
+
+
 _Steps = Generator[httpx.Request | float, httpx.Response | httpx.TransportError | None, AnswerT]
 """What to do next: send a request (and get its answer back), or sleep so many seconds."""
 
@@ -117,6 +133,16 @@ class _Calls:
         response = yield from self._post("/eval", inputs, fields)
         return Evaluation(**_answer(response))
 
+    def query(self, inputs: Any, options: Mapping[str, Any]) -> _Steps[Selection]:
+        """Steps of `POST /query`."""
+        fields = {key: value for key, value in options.items() if value is not None}
+        response = yield from self._post("/query", inputs, fields)
+        answer = _content(response)
+        answer["indices"] = np.asarray(answer["indices"], dtype=np.int64)
+        # JSON has no infinity: what is said by nothing at all comes as null.
+        scores = [-np.inf if score is None else score for score in answer["scores"]]
+        return Selection(**{**answer, "scores": np.asarray(scores, dtype=np.float64)})
+
     def models(self) -> _Steps[list[ModelInfo]]:
         """Steps of `GET /models`."""
         response = yield from self._send(self._request("GET", "/models"))
@@ -125,8 +151,8 @@ class _Calls:
     def _post(self, path: str, inputs: Any, fields: dict[str, Any]) -> _Steps[httpx.Response]:
         array = _to_array(inputs)
         if array.dtype.kind in "iufb" and array.size >= BINARY_FROM:
-            if "return" in fields:
-                fields["return"] = ",".join(fields["return"])
+            for name in _LISTS & fields.keys():
+                fields[name] = ",".join(map(str, fields[name]))
             body = io.BytesIO()
             np.save(body, array, allow_pickle=False)
             headers = {"Content-Type": _NPY, "Accept": _NPZ}
@@ -222,6 +248,30 @@ class Client:
         """`POST /eval`: one deterministic pass."""
         return self._drive(self._calls.evaluate(inputs, {"model": model, "version": version}))
 
+    def query(
+        self,
+        inputs: Any,
+        k: int,
+        *,
+        strategy: str = "bald",
+        model: str | None = None,
+        version: int | None = None,
+        passes: int | None = None,
+        seed: int | str | None = None,
+        exclude: Sequence[int] = (),
+    ) -> Selection:
+        """`POST /query`: k rows of a pool [N, D...] whose labels would say most."""
+        options = {
+            "k": k,
+            "strategy": strategy,
+            "model": model,
+            "version": version,
+            "passes": passes,
+            "seed": seed,
+            "exclude": [int(index) for index in exclude] or None,
+        }
+        return self._drive(self._calls.query(inputs, options))
+
     def models(self) -> list[ModelInfo]:
         """`GET /models`."""
         return self._drive(self._calls.models())
@@ -298,6 +348,30 @@ class AsyncClient:
         """See `Client.eval`."""
         return await self._drive(self._calls.evaluate(inputs, {"model": model, "version": version}))
 
+    async def query(
+        self,
+        inputs: Any,
+        k: int,
+        *,
+        strategy: str = "bald",
+        model: str | None = None,
+        version: int | None = None,
+        passes: int | None = None,
+        seed: int | str | None = None,
+        exclude: Sequence[int] = (),
+    ) -> Selection:
+        """See `Client.query`."""
+        options = {
+            "k": k,
+            "strategy": strategy,
+            "model": model,
+            "version": version,
+            "passes": passes,
+            "seed": seed,
+            "exclude": [int(index) for index in exclude] or None,
+        }
+        return await self._drive(self._calls.query(inputs, options))
+
     async def models(self) -> list[ModelInfo]:
         """See `Client.models`."""
         return await self._drive(self._calls.models())
@@ -371,11 +445,19 @@ def _dump(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content).encode()
 
 
-def _answer(response: httpx.Response) -> dict[str, Any]:
+def _content(response: httpx.Response) -> dict[str, Any]:
+    """What an answer holds, from arrays or JSON."""
     if response.headers["Content-Type"] == _NPZ:
         with np.load(io.BytesIO(response.content), allow_pickle=False) as arrays:
-            return _ood_together({name: a if a.ndim else a.item() for name, a in arrays.items()})
+            return {name: a if a.ndim else a.item() for name, a in arrays.items()}
     content: dict[str, Any] = orjson.loads(response.content)
+    return content
+
+
+def _answer(response: httpx.Response) -> dict[str, Any]:
+    content = _content(response)
+    if response.headers["Content-Type"] == _NPZ:
+        return _ood_together(content)
     if content["task"] == "multilabel" and content.get("mean") is not None:
         content["label"] = np.asarray(content["mean"]) >= 0.5
     if isinstance(content.get("quantiles"), dict):

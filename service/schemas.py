@@ -90,6 +90,38 @@ class PredictRequest(EvalRequest):
     )
 
 
+class QueryRequest(EvalRequest):
+    """Body of `POST /query`: a pool of N unlabelled rows as `inputs`."""
+
+    k: int = Field(ge=1, description="rows wanted")
+    strategy: str = Field(
+        "bald",
+        description="bald, predictive_entropy, variation_ratio, mean_std, margin, "
+        "least_confidence, power_bald, random, or batch_bald, which chooses them together",
+    )
+    passes: int | None = Field(None, ge=2, description="T; default: the model's")
+    seed: Seed | Literal["random"] | None = Field(
+        None, description='default: the model\'s, so that a repeat is equal; "random": a fresh draw'
+    )
+    exclude: list[Annotated[int, Field(ge=0)]] = Field(
+        [], description="rows that are not to be chosen: those labelled already, say"
+    )
+
+
+class QueryAnswer(BaseModel):
+    """Answer of `POST /query`."""
+
+    model: str
+    version: int
+    strategy: str
+    passes: int
+    seed: int
+    indices: list[int] = Field(description="[k] into `inputs`, the most informative first")
+    scores: list[float | None] = Field(
+        description="[k]; of batch_bald what each adds to those before it, nats"
+    )
+
+
 _PLACES = "; D... are the places of a dense output (pixels, tokens), none otherwise"
 PerRow = Annotated[list[Any], Field(description="[B, D...]" + _PLACES)]
 PerOutput = Annotated[list[Any], Field(description="[B, C, D...]" + _PLACES)]

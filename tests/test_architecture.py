@@ -23,10 +23,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     "registry": GROUND | {"inference", "calibration"},
     # Measures a loaded version, so it stands on the registry; what serves does not need it.
     "assessment": GROUND | {"inference", "calibration", "registry"},
+    # Pools of any size, for the command line; the server is sent what it chooses from.
+    "pools": GROUND | {"inference", "calibration", "registry"},
     "scheduling": GROUND | {"metrics", "inference", "calibration", "registry"},
     "api": GROUND | {"metrics", "inference", "calibration", "registry", "scheduling"},
     "cli": GROUND
-    | {"metrics", "inference", "calibration", "registry", "assessment", "scheduling", "api"}
+    | {
+        "metrics",
+        "inference",
+        "calibration",
+        "registry",
+        "assessment",
+        "pools",
+        "scheduling",
+        "api",
+    }
     | {"client"},
     "__main__": {"cli"},
     "__init__": set(),
@@ -39,6 +50,8 @@ ONLY_IN: dict[str, set[str]] = {
     "asyncio": {"api", "scheduling", "client"},
     "httpx": {"client"},
     "typer": {"cli"},
+    "pyarrow": {"pools"},
+    "PIL": {"assessment", "pools"},
 }
 
 

@@ -10,12 +10,13 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from service import __version__
-from service.api import errors, evaluate, health, models, predict
+from service.api import errors, evaluate, health, models, predict, query
 from service.api.front import Front
 from service.api.scope import Service
 from service.inference.devices import resources
 from service.metrics import Metrics
 from service.registry.registry import Registry
+from service.scheduling.aside import Aside
 from service.scheduling.runner import Runner
 from service.scheduling.scheduler import Scheduler
 from service.settings import Settings
@@ -38,7 +39,8 @@ def build_service(settings: Settings) -> Service:
     scheduler = Scheduler(
         settings.batch_work, settings.batch_seconds, settings.queue_requests, settings.queue_bytes
     )
-    return Service(settings, registry, Runner(scheduler, metrics, settings.drift_rows), metrics)
+    runner = Runner(scheduler, metrics, settings.drift_rows)
+    return Service(settings, registry, runner, Aside(), metrics)
 
 
 def build_app(service: Service) -> Front:
@@ -51,6 +53,7 @@ def build_app(service: Service) -> Front:
         yield
         service.registry.stop()
         service.runner.close()
+        service.aside.close()
 
     app = FastAPIOffline(
         title="Candor",
@@ -58,7 +61,7 @@ def build_app(service: Service) -> Front:
         summary="Dropout-trained PyTorch models that say how sure they are.",
         lifespan=lifespan,
     )
-    for module in (predict, evaluate, models, health):
+    for module in (predict, evaluate, query, models, health):
         app.include_router(module.router)
     errors.install(app)
     return Front(app, service, {"/predict": predict.predict, "/eval": evaluate.evaluate})

@@ -31,6 +31,9 @@ JSON = "application/json"
 _NPY_LENGTHS = {b"\x01": 2, b"\x02": 4}
 """Bytes of the length of a .npy's header, by the format's version."""
 
+_LISTS = ("return", "exclude")
+"""Fields that stand in the query with commas between their values."""
+
 RequestT = TypeVar("RequestT", bound=EvalRequest)
 
 
@@ -192,7 +195,7 @@ def _query_fields(request: Request, schema: type[EvalRequest]) -> dict[str, Any]
     if not request.scope["query_string"]:
         return fields
     for name, value in request.query_params.multi_items():
-        if name == "return":
+        if name in _LISTS:
             fields.setdefault(name, []).extend(value.split(","))
         elif name in fields:
             raise InvalidInput(f"`{name}` stands twice in the query", field=name)

@@ -9,6 +9,7 @@ from fastapi import Request
 
 from service.metrics import Metrics
 from service.registry.registry import Registry
+from service.scheduling.aside import Aside
 from service.scheduling.runner import Runner
 from service.settings import Settings
 
@@ -20,6 +21,7 @@ class Service:
     settings: Settings
     registry: Registry
     runner: Runner
+    aside: Aside
     metrics: Metrics
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.render import README, RESULTS, engine_table, rendered
+from benchmarks.render import README, RESULTS, SECTIONS, engine_table, rendered
 
 
 def test_the_readme_shows_what_the_files_hold() -> None:
     readme = README.read_text(encoding="utf-8")
     assert rendered(readme) == readme
-    for name in ("engine", "service"):
+    for name in SECTIONS:
         assert (RESULTS / f"{name}.json").is_file()
         assert re.search(f"<!-- {name} -->\n.+?<!-- /{name} -->", readme, re.DOTALL)
 

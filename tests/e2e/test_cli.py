@@ -31,7 +31,11 @@ def candor(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "models", "predict", "eval", "calibrate", "report", "export"]
+    "command",
+    [
+        *("serve", "models", "predict", "eval", "query", "score"),
+        *("calibrate", "report", "laplace", "export"),
+    ],
 )
 def test_every_command_shows_an_example(command: str) -> None:
     text = candor(command, "--help").stdout

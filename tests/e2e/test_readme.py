@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from service.inference.prediction import FIELDS
 from service.registry.manifest import Manifest
@@ -77,6 +78,14 @@ def test_your_own_model_is_served_as_described(tmp_path: Path) -> None:
     assert answer["label"] == shown["label"]
     # Training adds up rounding that differs between processors; what the example shows does not.
     assert answer["mutual_information"][0] < 0.1 < answer["mutual_information"][1]
+
+
+def test_the_query_example_runs(shipped: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    [code] = [block for block in _blocks("python") if ".query(" in block]
+    pool = load_digits().images[:40, None]
+    names = {"pool": pool, "labelled": [0, 1, 2]}
+    exec(code.replace("http://127.0.0.1:8000", shipped.url), names)
+    assert capsys.readouterr().out.count("[") == 2
 
 
 def test_the_python_client_example_runs(

@@ -1,0 +1,95 @@
+"""`POST /query`: which of the unlabelled rows sent along are worth their labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+
+import torch
+from fastapi import APIRouter, Request, Response
+
+from service.api.bodies import read_request, wants_npz, write_json, write_npz
+from service.api.documentation import describe
+from service.api.limits import check_work, timeout_s
+from service.api.scope import client_left, served_by, service_of
+from service.errors import InvalidInput
+from service.inference.choosing import BATCH_BALD, check_strategy, needs, select
+from service.registry.manifest import Manifest
+from service.schemas import QueryAnswer, QueryRequest
+from service.types import Masks, SamplePlan
+
+router = APIRouter()
+
+
+@router.post("/query", **describe(QueryRequest, QueryAnswer))
+async def query(request: Request) -> Response:
+    """The k rows whose labels would say most, the most informative first."""
+    service = service_of(request)
+    body, raw = await read_request(request, QueryRequest, service.settings.max_body_bytes)
+    model = service.registry.resolve(body.model, body.version)
+    served_by(request, model.ref.name)
+    task = model.manifest.task
+    check_strategy(body.strategy, task)
+    plan = _plan(model.manifest, body)
+    inputs = raw.batch(model.manifest.input)
+    excluded = _excluded(body, len(inputs))
+    check_work(request, len(inputs), plan.passes)
+    until_s = time.monotonic() + timeout_s(request)
+    fields = await service.runner.submit(
+        model,
+        torch.from_numpy(inputs),
+        plan,
+        needs(body.strategy),
+        timeout_s=timeout_s(request),
+        left=lambda: client_left(request),
+    )
+    choose = functools.partial(
+        select, fields, task, body.strategy, body.k, plan.seed, exclude=excluded
+    )
+    # A batch that is chosen together takes seconds; sorting takes less than handing over.
+    together = body.strategy == BATCH_BALD
+    chosen = await service.aside.run(choose, until_s - time.monotonic()) if together else choose()
+    answer = {
+        "model": model.ref.name,
+        "version": model.ref.version,
+        "strategy": body.strategy,
+        "passes": plan.passes,
+        "seed": plan.seed,
+        "indices": chosen.indices,
+        "scores": chosen.scores,
+    }
+    return write_npz(answer) if wants_npz(request) else write_json(answer)
+
+
+def _plan(manifest: Manifest, body: QueryRequest) -> SamplePlan:
+    plan = manifest.plan_for(body.passes, body.seed)
+    if body.strategy == BATCH_BALD:
+        # What points tell together is told by passes that are the same network for all of them.
+        return dataclasses.replace(plan, masks=Masks.SHARED)
+    return plan
+
+
+def _excluded(body: QueryRequest, rows: int) -> frozenset[int]:
+    """The rows that are not to be chosen, all of which there are.
+
+    Raises:
+        InvalidInput: a row that there is not, or more points wanted than are left.
+    """
+    excluded = frozenset(body.exclude)
+    if excluded and max(excluded) >= rows:
+        raise InvalidInput(
+            f"`exclude` names row {max(excluded)}; `inputs` has {rows}, 0 to {rows - 1}",
+            field="exclude",
+            expected=f"0 to {rows - 1}",
+            received=max(excluded),
+        )
+    left = rows - len(excluded)
+    if body.k > left:
+        raise InvalidInput(
+            f"`k` is {body.k}, and {left} rows are left to choose from",
+            field="k",
+            expected=f"1 to {left}",
+            received=body.k,
+        )
+    return excluded

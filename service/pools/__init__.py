@@ -1,0 +1,1 @@
+"""Pools of unlabelled rows, too many for the memory: read, scored and chosen from in parts."""

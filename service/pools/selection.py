@@ -1,0 +1,91 @@
+"""The points of a pool whose labels would say most, without ever holding the pool."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterator
+
+import numpy as np
+
+from service.inference import acquisition
+from service.inference.choosing import BATCH_BALD, Best, Chosen, needs, together, with_noise
+from service.inference.prediction import Fields
+from service.pools.readers import Pool
+from service.pools.scoring import ROWS_AT_ONCE, Progress, score_rows
+from service.registry.loading import LoadedModel
+from service.types import Masks, SamplePlan
+
+CANDIDATES = 10_000
+"""Points of a large pool, the highest by BALD, among which `batch_bald` chooses."""
+
+_SAMPLE_NUMBERS = 2**27
+"""Numbers of single passes of candidates that are held, T × N × C: 512 MiB as float32."""
+
+
+def select_from_pool(
+    model: LoadedModel,
+    pool: Pool,
+    strategy: str,
+    k: int,
+    plan: SamplePlan,
+    progress: Progress,
+    exclude: Collection[int] = (),
+) -> Chosen:
+    """The same of a pool of any size: what is held is a part of it and the best so far.
+
+    `batch_bald` looks at `CANDIDATES` points with the most mutual information by themselves: no
+    point gains more in a batch than alone.
+    """
+    if strategy == BATCH_BALD:
+        # What points tell together is told by passes that are the same network for all of them.
+        plan = dataclasses.replace(plan, masks=Masks.SHARED)
+    alone = "bald" if strategy == BATCH_BALD else strategy
+    kept = k
+    if strategy == BATCH_BALD:
+        kept = max(k, min(CANDIDATES, _SAMPLE_NUMBERS // _width(model, pool, plan)))
+    best = Best(kept)
+    for first, fields in _parts(model, pool, plan, acquisition.NEEDS[alone], progress):
+        scores_B = acquisition.SCORES[alone](fields, model.manifest.task)
+        best.add(with_noise(scores_B, alone, plan.seed, first), first, exclude)
+    if strategy != BATCH_BALD:
+        return best.chosen()
+    candidates = sorted(best.chosen().indices)
+    rows = pool.take(candidates)
+    answers = [
+        score_rows(model, rows[start : start + ROWS_AT_ONCE], start, plan, needs(strategy))
+        for start in range(0, len(rows), ROWS_AT_ONCE)
+    ]
+    found = together(_joined(answers), model.manifest.task, k, plan.seed, ())
+    return Chosen([candidates[index] for index in found.indices], found.scores)
+
+
+def _parts(
+    model: LoadedModel,
+    pool: Pool,
+    plan: SamplePlan,
+    fields: tuple[str, ...],
+    progress: Progress,
+) -> Iterator[tuple[int, Fields]]:
+    first = 0
+    progress(0, pool.rows)
+    for rows in pool.parts(0, ROWS_AT_ONCE):
+        yield first, score_rows(model, rows, first, plan, fields)
+        first += len(rows)
+        progress(first, pool.rows)
+
+
+def _joined(answers: list[Fields]) -> Fields:
+    found: Fields = {}
+    for name in answers[0]:
+        arrays = [array for answer in answers if (array := answer[name]) is not None]
+        if arrays and name != "passes":
+            found[name] = np.concatenate(arrays, axis=1 if name == "samples" else 0)
+    return found
+
+
+def _width(model: LoadedModel, pool: Pool, plan: SamplePlan) -> int:
+    """Numbers of single passes of one point, T × C."""
+    fields = score_rows(model, pool.take([0]), 0, plan, ("mean",))
+    mean = fields["mean"]
+    assert mean is not None
+    return plan.passes * mean.size
