@@ -1,9 +1,9 @@
 """Every row of a pool through the engine, into a table: in parts, so that a killed run goes on.
 
 Parts are written whole under their number beside the result, and become one file when the last is
-there. What they are made under (pool, weights, T, seed, chunk) is written down first: another run
-takes parts over only where all of that is the same, so that a run that was killed and begun again
-ends with the file that it would have ended with.
+there. What they are made under (pool, weights, T, seed, masks, precision) is written down first:
+another run takes parts over only where all of that is the same, so that a run that was killed and
+begun again ends with the table that it would have ended with, but for rounding (see `Earlier`).
 """
 
 from __future__ import annotations
