@@ -261,15 +261,7 @@ class Client:
         exclude: Sequence[int] = (),
     ) -> Selection:
         """`POST /query`: k rows of a pool [N, D...] whose labels would say most."""
-        options = {
-            "k": k,
-            "strategy": strategy,
-            "model": model,
-            "version": version,
-            "passes": passes,
-            "seed": seed,
-            "exclude": [int(index) for index in exclude] or None,
-        }
+        options = _query_options(k, strategy, model, version, passes, seed, exclude)
         return self._drive(self._calls.query(inputs, options))
 
     def models(self) -> list[ModelInfo]:
@@ -361,15 +353,7 @@ class AsyncClient:
         exclude: Sequence[int] = (),
     ) -> Selection:
         """See `Client.query`."""
-        options = {
-            "k": k,
-            "strategy": strategy,
-            "model": model,
-            "version": version,
-            "passes": passes,
-            "seed": seed,
-            "exclude": [int(index) for index in exclude] or None,
-        }
+        options = _query_options(k, strategy, model, version, passes, seed, exclude)
         return await self._drive(self._calls.query(inputs, options))
 
     async def models(self) -> list[ModelInfo]:
@@ -428,6 +412,26 @@ def _predict_options(
         "seed": seed,
         "masks": masks,
         "return": None if fields is None else list(fields),
+    }
+
+
+def _query_options(
+    k: int,
+    strategy: str,
+    model: str | None,
+    version: int | None,
+    passes: int | None,
+    seed: int | str | None,
+    exclude: Sequence[int],
+) -> dict[str, Any]:
+    return {
+        "k": k,
+        "strategy": strategy,
+        "model": model,
+        "version": version,
+        "passes": passes,
+        "seed": seed,
+        "exclude": [int(index) for index in exclude] or None,
     }
 
 

@@ -9,8 +9,12 @@ reduced, [T, B, D..., C]. Entropies are in nats. Times end in `_s`
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+
+Progress = Callable[[int, int], None]
+"""Called with the rows that are done and the rows that there are."""
 
 
 class Task(StrEnum):

@@ -22,3 +22,13 @@ def test_a_batch_of_values_is_counted_into_cumulative_buckets() -> None:
     assert buckets["+Inf"] == 5
     [total] = [s.value for s in family.samples if s.name.endswith("_sum")]
     assert np.isclose(total, 0.05 + 0.1 + 0.15 + 9.0 + 0.05)
+
+
+def test_what_waits_to_be_counted_is_bounded() -> None:
+    metrics = Metrics()
+    for _ in range(30):
+        metrics.uncertainty.observe("m", "variance", np.zeros(1000))
+        assert metrics.uncertainty._waiting_rows <= 10_000
+    assert 'candor_uncertainty_count{measure="variance",model="m"} 30000.0' in (
+        metrics.render().decode()
+    )

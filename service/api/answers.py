@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from service.api.bodies import wants_npz, write_json, write_npz
 from service.calibration.apply import CALIBRATED_FIELDS, OOD_FLAGGED, OOD_VALUES
 from service.inference.prediction import FIELDS, QUANTILES, Fields
+from service.registry.labels import held, named
 from service.registry.loading import LoadedModel
 from service.types import Task
 
@@ -64,7 +65,7 @@ def contents(
         elif name == "label" and array is not None:
             content[name] = _labels(model, array, as_array=arrays)
         elif name == "prediction_set" and array is not None and not arrays:
-            content[name] = _sets(model, array)
+            content[name] = held(model.manifest, array)
         elif name == "quantiles" and array is not None and not arrays:
             content[name] = {"levels": QUANTILES, "values": np.ascontiguousarray(array)}
         else:
@@ -86,23 +87,15 @@ def _out_of_distribution(model: LoadedModel, fields: Fields, *, as_arrays: bool)
     return {f"ood_{name}": part for name, part in parts.items()} if as_arrays else {"ood": parts}
 
 
-def _sets(model: LoadedModel, sets_BC: NDArray[np.bool_]) -> list[list[Any]]:
-    """The labels in each set, in the order of the classes."""
-    choices = np.array(model.manifest.labels or range(sets_BC.shape[1]))
-    return [choices[row].tolist() for row in sets_BC]
-
-
 def _labels(model: LoadedModel, array: NDArray[Any], *, as_array: bool) -> Any:
     """Names where the model has them, indices otherwise.
 
     A multilabel row has a list of those that hold. As an array, or where each place of a dense
     output has its own, it is the [B, C, D...] of booleans.
     """
-    names = np.array(model.manifest.labels) if model.manifest.labels else None
     if model.manifest.task is Task.MULTILABEL:
         if as_array or array.ndim > 2:
             return np.ascontiguousarray(array)
-        choices = names if names is not None else np.arange(array.shape[1])
-        return [choices[row].tolist() for row in array]
-    labels = array if names is None else names[array]
+        return held(model.manifest, array)
+    labels = named(model.manifest, array)
     return labels if as_array else labels.tolist()

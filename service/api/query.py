@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import time
 
@@ -14,10 +13,8 @@ from service.api.documentation import describe
 from service.api.limits import check_work, timeout_s
 from service.api.scope import client_left, served_by, service_of
 from service.errors import InvalidInput
-from service.inference.choosing import BATCH_BALD, check_strategy, needs, select
-from service.registry.manifest import Manifest
+from service.inference.choosing import BATCH_BALD, check_strategy, needs, plan_of, select
 from service.schemas import QueryAnswer, QueryRequest
-from service.types import Masks, SamplePlan
 
 router = APIRouter()
 
@@ -31,7 +28,7 @@ async def query(request: Request) -> Response:
     served_by(request, model.ref.name)
     task = model.manifest.task
     check_strategy(body.strategy, task)
-    plan = _plan(model.manifest, body)
+    plan = plan_of(body.strategy, model.manifest.plan_for(body.passes, body.seed))
     inputs = raw.batch(model.manifest.input)
     excluded = _excluded(body, len(inputs))
     check_work(request, len(inputs), plan.passes)
@@ -60,14 +57,6 @@ async def query(request: Request) -> Response:
         "scores": chosen.scores,
     }
     return write_npz(answer) if wants_npz(request) else write_json(answer)
-
-
-def _plan(manifest: Manifest, body: QueryRequest) -> SamplePlan:
-    plan = manifest.plan_for(body.passes, body.seed)
-    if body.strategy == BATCH_BALD:
-        # What points tell together is told by passes that are the same network for all of them.
-        return dataclasses.replace(plan, masks=Masks.SHARED)
-    return plan
 
 
 def _excluded(body: QueryRequest, rows: int) -> frozenset[int]:

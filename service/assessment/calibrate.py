@@ -11,7 +11,7 @@ import numpy as np
 
 from service import __version__
 from service.assessment.data import Inputs, Labelled
-from service.assessment.measured import Measured, Progress, measure, nothing
+from service.assessment.measured import Measured, measure, nothing
 from service.calibration import conformal, drift, scores, temperature
 from service.calibration.apply import exclusive, predictive_std, uniforms, with_noise
 from service.calibration.artifact import Calibration, DataUsed
@@ -22,7 +22,7 @@ from service.calibration.noise import NoiseVariance, fit_noise_variance
 from service.calibration.thresholds import fit_threshold
 from service.errors import CalibrationFailed, TooFewRows
 from service.registry.loading import LoadedModel
-from service.types import Task
+from service.types import Progress, Task
 
 _LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn")
 

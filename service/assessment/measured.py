@@ -6,7 +6,7 @@ seeded random subset only, as large as `KEPT_NUMBERS` allows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from service.errors import CalibrationFailed, InvalidInput
 from service.inference.outputs import log_variances, values
 from service.inference.prediction import Fields, Request
 from service.registry.loading import LoadedModel
-from service.types import Masks, SamplePlan, Task
+from service.types import Masks, Progress, SamplePlan, Task
 
 ROWS_AT_ONCE = 256
 """Rows of one batch; how many pass through the network at once is for the sampler to say."""
@@ -48,9 +48,6 @@ MEASURE_TITLES = {
     "deterministic_confidence": "deterministic confidence",
     "std": "standard deviation",
 }
-
-Progress = Callable[[int, int], None]
-"""Called with the rows that are done and the rows that there are."""
 
 FloatPasses = NDArray[np.float32]
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import orjson
 
 from service.assessment.data import Inputs, Labelled
-from service.assessment.measured import Contender, Measured, Progress, measure, nothing
+from service.assessment.measured import Contender, Measured, measure, nothing
 from service.assessment.page import render
 from service.assessment.report import Report, make_report
 from service.calibration.artifact import write_atomically
 from service.calibration.checks import IntArray
 from service.errors import InvalidInput
 from service.registry.loading import LoadedModel
+from service.types import Progress
 
 KEPT_NUMBERS = 2**21
 """Numbers of single passes that a report looks at: a likelihood of some ten thousand rows."""

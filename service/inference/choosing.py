@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from service.errors import InvalidInput
 from service.inference import acquisition, joint
 from service.inference.acquisition import Scores
 from service.inference.prediction import Fields
-from service.types import Task
+from service.types import Masks, SamplePlan, Task
 
 BATCH_BALD = "batch_bald"
 
@@ -58,6 +59,14 @@ def needs(strategy: str) -> tuple[str, ...]:
     if strategy == BATCH_BALD:
         return ("samples", "aleatoric_std")
     return acquisition.NEEDS[strategy]
+
+
+def plan_of(strategy: str, plan: SamplePlan) -> SamplePlan:
+    """The plan by which a strategy chooses: what points tell together is told by passes that are
+    the same network for all of them."""
+    if strategy == BATCH_BALD:
+        return dataclasses.replace(plan, masks=Masks.SHARED)
+    return plan
 
 
 def select(

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,8 +29,9 @@ from service.calibration.artifact import write_atomically
 from service.errors import InvalidInput
 from service.inference.prediction import Fields, Request
 from service.pools.readers import Pool
+from service.registry.labels import held, named
 from service.registry.loading import LoadedModel
-from service.types import SamplePlan, Task
+from service.types import Progress, SamplePlan, Task
 
 PART_ROWS = 65_536
 """Rows of one part: what a killed run may have to do again."""
@@ -51,9 +52,6 @@ FIELDS = (
 """Of a prediction that a table holds, where the task has them."""
 
 _MADE_OF = "made_of.json"
-
-Progress = Callable[[int, int], None]
-"""Called with the rows that are done and the rows that there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,11 +231,8 @@ def _batch(model: LoadedModel, fields: Fields, first: int) -> pa.RecordBatch:
 
 
 def _labels(model: LoadedModel, array: NDArray[Any]) -> Any:
-    names = model.manifest.labels
-    if model.manifest.task is Task.MULTILABEL:
-        choices = np.array(names) if names is not None else np.arange(array.shape[1])
-        return pa.array([choices[row].tolist() for row in array])
-    return pa.array(np.array(names)[array] if names is not None else array)
+    multilabel = model.manifest.task is Task.MULTILABEL
+    return pa.array((held if multilabel else named)(model.manifest, array))
 
 
 class _Writer:

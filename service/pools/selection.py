@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Iterator
 
 import numpy as np
 
 from service.inference import acquisition
-from service.inference.choosing import BATCH_BALD, Best, Chosen, needs, together, with_noise
+from service.inference.choosing import (
+    BATCH_BALD,
+    Best,
+    Chosen,
+    needs,
+    plan_of,
+    together,
+    with_noise,
+)
 from service.inference.prediction import Fields
 from service.pools.readers import Pool
-from service.pools.scoring import ROWS_AT_ONCE, Progress, score_rows
+from service.pools.scoring import ROWS_AT_ONCE, score_rows
 from service.registry.loading import LoadedModel
-from service.types import Masks, SamplePlan
+from service.types import Progress, SamplePlan
 
 CANDIDATES = 10_000
 """Points of a large pool, the highest by BALD, among which `batch_bald` chooses."""
@@ -36,9 +43,7 @@ def select_from_pool(
     `batch_bald` looks at `CANDIDATES` points with the most mutual information by themselves: no
     point gains more in a batch than alone.
     """
-    if strategy == BATCH_BALD:
-        # What points tell together is told by passes that are the same network for all of them.
-        plan = dataclasses.replace(plan, masks=Masks.SHARED)
+    plan = plan_of(strategy, plan)
     alone = "bald" if strategy == BATCH_BALD else strategy
     kept = k
     if strategy == BATCH_BALD:

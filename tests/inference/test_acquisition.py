@@ -8,9 +8,16 @@ import torch
 
 from service.errors import InvalidInput
 from service.inference import acquisition, measures
-from service.inference.choosing import BATCH_BALD, check_strategy, needs, select, strategies_of
+from service.inference.choosing import (
+    BATCH_BALD,
+    check_strategy,
+    needs,
+    plan_of,
+    select,
+    strategies_of,
+)
 from service.inference.prediction import Fields
-from service.types import Task
+from service.types import Masks, SamplePlan, Task
 
 CLASSES = Task.CLASSIFICATION
 
@@ -147,3 +154,9 @@ def test_a_strategy_that_a_task_does_not_have_is_named_with_those_it_has(
     assert caught.value.field == "strategy"
     assert repr(strategy) in caught.value.message
     assert caught.value.expected == list(strategies_of(task))
+
+
+def test_a_batch_is_chosen_by_passes_that_all_points_share() -> None:
+    apart = SamplePlan(10, 3, Masks.INDEPENDENT)
+    assert plan_of(BATCH_BALD, apart) == SamplePlan(10, 3, Masks.SHARED)
+    assert plan_of("bald", apart) == apart

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from service.errors import ClientLeft
+from service.errors import ClientLeft, EngineFailure
 from service.inference.devices import Resources
 from service.inference.prediction import Fields, Request
 from service.metrics import Metrics
@@ -115,6 +115,25 @@ def test_the_engine_has_its_next_full_step_before_it_is_done_with_one(slow: Load
     assert len(asyncio.run(crowd())) == 4
     assert waiting == [2]
     assert count(own._metrics, "candor_batch_rows_count") == 4
+
+
+def test_a_model_that_ends_the_program_ends_its_own_request_and_nothing_else(
+    slow: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Runner(Scheduler(3, 1.0, max_works=100, max_bytes=10**9), Metrics())
+
+    def leave(*_: object) -> list[Fields | None]:
+        raise SystemExit(3)
+
+    async def ask() -> Fields:
+        return await own.submit(slow, torch.tensor([[1.0]]), plan(0), ["mean"], timeout_s=30.0)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(LoadedModel, "predict", leave)
+        with pytest.raises(EngineFailure, match="SystemExit: 3"):
+            asyncio.run(ask())
+    assert asyncio.run(ask())["mean"] is not None
+    own.close()
 
 
 def test_a_step_that_was_handed_over_is_not_run_once_its_client_has_left(
