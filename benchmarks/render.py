@@ -94,14 +94,15 @@ def service_section(result: dict[str, Any]) -> str:
         lines.append(f"| {server} | {' | '.join(cells)} |")
     ratios = [f"{result['ratio_to_best_peer'].get(str(n), 0):.1f}×" for n in connections]
     lines.append(f"| *Candor over the best other* | {' | '.join(ratios)} |")
-    shares = ", ".join(
-        f"{row['share']:.0%} at {row['connections']}" for row in result["large_bodies"]
-    )
+    large = result["large_bodies"]
+    shares = ", ".join(f"{row['share']:.1%} at {row['connections']}" for row in large)
+    generator = max(row["generator_share"] for row in large)
     lines += [
         "",
-        "Bodies of 256 rows as .npy, answers as .npz, float32: of what the engine alone does,",
-        f"{shares} connections come through HTTP, all on one machine with the load generator. A",
-        "single connection waits for its own request and answer to be read.",
+        "Bodies of 256 rows as .npy, answers as .npz, float32: of what the engine alone does in the",
+        "processor time that the load generator leaves it on this machine (the generator takes up to",
+        f"{generator:.1%} of a core), {shares} connections come through HTTP. A single connection",
+        "waits for its own request and answer to be read.",
     ]
     return "\n".join(lines)
 
