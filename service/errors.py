@@ -15,6 +15,9 @@ CandorError
 ├── DeadlineExceeded      the answer would come too late
 ├── ClientLeft            nobody waits for the answer any more
 ├── EngineFailure         a model that was verified failed on this input
+├── StoreError            the sample store cannot be reached, read or written
+│   ├── SampleNotFound    there is no such sample
+│   └── SampleConflict    it is somebody else's to label
 └── ServerUnreachable     the client could not reach a server
 
 Domain code raises them and knows no HTTP; `api/errors.py` maps each to its status.
@@ -114,6 +117,18 @@ class ClientLeft(CandorError):
 
 class EngineFailure(CandorError):
     """The model raised on this input; nobody else's request is affected."""
+
+
+class StoreError(CandorError):
+    """The sample store cannot be reached, read or written; predictions go on without it."""
+
+
+class SampleNotFound(StoreError):
+    """There is no sample of that id."""
+
+
+class SampleConflict(StoreError):
+    """The sample is somebody else's to label, for as long as `retry_after_s` says."""
 
 
 class ServerUnreachable(CandorError):

@@ -1,0 +1,1 @@
+"""Kept requests that are worth a label: one store, on SQLite or PostgreSQL."""

@@ -1,0 +1,96 @@
+"""What a sample is."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Status(StrEnum):
+    """What became of a sample."""
+
+    UNLABELLED = "unlabelled"
+    LABELLED = "labelled"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class NewSample:
+    """One row of a request, to be kept.
+
+    Args:
+        model: that answered it.
+        version: of the model.
+        time: seconds since the epoch.
+        request_id: of the request.
+        row: within the request.
+        input: [D...], in the model's own dtype.
+        scores: by name; those that the task has.
+    """
+
+    model: str
+    version: int
+    time: float
+    request_id: str
+    row: int
+    input: NDArray[Any]
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A row that was kept. Args as of `NewSample`, and
+
+    Args:
+        id: of the sample.
+        status: what became of it.
+        label: by whoever labelled it.
+        labelled_time: seconds since the epoch.
+        lease: by which it is somebody's to label; None where it is nobody's.
+        lease_until: seconds since the epoch.
+    """
+
+    id: str
+    model: str
+    version: int
+    time: float
+    request_id: str
+    row: int
+    input: NDArray[Any]
+    scores: Mapping[str, float]
+    status: Status
+    label: Any = None
+    labelled_time: float | None = None
+    lease: str | None = None
+    lease_until: float = 0.0
+
+
+def new_id() -> str:
+    """32 letters and digits that nobody guesses and nothing else has."""
+    return uuid.uuid4().hex
+
+
+def packed(array: NDArray[Any]) -> bytes:
+    """An input as the bytes of a .npy."""
+    stream = io.BytesIO()
+    np.save(stream, np.ascontiguousarray(array), allow_pickle=False)
+    return stream.getvalue()
+
+
+def unpacked(content: bytes) -> NDArray[Any]:
+    """The reverse of `packed`."""
+    array: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+    return array
+
+
+def digest(content: bytes) -> str:
+    """By which the same input is known again, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,46 @@
+"""The store's tables, as SQLAlchemy sees them; `migrations/` makes and changes them."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
+
+SCORES = ("variance", "predictive_entropy", "mutual_information", "variation_ratio")
+"""Scores that samples can be ordered by, each a column of its own."""
+
+metadata = MetaData()
+
+samples = Table(
+    "samples",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("model", String(255), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("time", Float(53), nullable=False),
+    Column("request_id", String(128), nullable=False),
+    Column("row", Integer, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("input", LargeBinary, nullable=False),
+    Column("input_bytes", BigInteger, nullable=False),
+    *(Column(name, Float(53)) for name in SCORES),
+    Column("status", String(16), nullable=False),
+    Column("label", JSON),
+    Column("labelled_time", Float(53)),
+    Column("lease", String(32)),
+    Column("lease_until", Float(53), nullable=False, default=0.0),
+    # The same input is worth one label, whoever sends it how often.
+    UniqueConstraint("model", "digest", name="samples_once"),
+    *(Index(f"samples_by_{name}", "model", "status", name, "id") for name in SCORES),
+    Index("samples_by_time", "model", "time"),
+)

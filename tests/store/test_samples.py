@@ -1,0 +1,220 @@
+"""What was kept is there, once, in its order; nobody labels what is somebody else's."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.errors import InvalidInput, SampleConflict, SampleNotFound, StoreError
+from service.store.contract import NewSample, Sample, Status
+from service.store.samples import Limits, SampleStore
+
+
+def new(number: int, score: float | None = None, model: str = "digits", **more: float) -> NewSample:
+    scores = {"variance": number / 100 if score is None else score, **more}
+    return NewSample(
+        model=model,
+        version=3,
+        time=1000.0 + number,
+        request_id=f"request-{number}",
+        row=number % 4,
+        input=np.array([number, 2.5], dtype=np.float32),
+        scores=scores,
+    )
+
+
+def fill(store: SampleStore, count: int, model: str = "digits") -> list[Sample]:
+    """So many samples, the most uncertain first."""
+    assert store.keep([new(number, model=model) for number in range(count)]) == count
+    return store.page(model, None, "variance", count)[0]
+
+
+def test_what_was_kept_comes_back_as_it_was(store: SampleStore) -> None:
+    assert store.keep([new(7, mutual_information=0.25)]) == 1
+    [sample], after = store.page("digits", Status.UNLABELLED, "variance", 10)
+    assert after is None
+    assert sample.input.dtype == np.float32
+    np.testing.assert_array_equal(sample.input, [7, 2.5])
+    assert sample.scores == {"variance": 0.07, "mutual_information": 0.25}
+    assert (sample.model, sample.version, sample.time) == ("digits", 3, 1007.0)
+    assert (sample.request_id, sample.row) == ("request-7", 3)
+    assert (sample.status, sample.label, sample.lease) == (Status.UNLABELLED, None, None)
+    found = store.get(sample.id)
+    assert found.scores == sample.scores
+    assert found.id == sample.id
+
+
+def test_the_same_input_is_kept_once_for_a_model(store: SampleStore) -> None:
+    assert store.keep([new(1), new(1), new(2)]) == 2
+    assert store.keep([new(1), new(3), new(1, model="co2")]) == 2
+    assert store.counts() == {("digits", "unlabelled"): 3, ("co2", "unlabelled"): 1}
+
+
+def test_pages_are_most_uncertain_first_and_miss_none(store: SampleStore) -> None:
+    # Many with equal scores, and some without any.
+    store.keep([new(number, score=float(number % 3)) for number in range(20)])
+    store.keep([NewSample("digits", 1, 0.0, "r", 0, np.array([100.0 + n]), {}) for n in range(3)])
+    seen: list[Sample] = []
+    after = None
+    while True:
+        page, after = store.page("digits", None, "variance", 4, after)
+        seen += page
+        if after is None:
+            break
+        assert len(page) == 4
+    assert len({sample.id for sample in seen}) == 23
+    values = [sample.scores.get("variance", -1.0) for sample in seen]
+    assert values == sorted(values, reverse=True)
+
+
+def test_a_label_and_a_skip(store: SampleStore) -> None:
+    first, second, third = fill(store, 3)
+    labelled = store.label(first.id, {"digit": 7})
+    assert (labelled.status, labelled.label) == (Status.LABELLED, {"digit": 7})
+    assert labelled.labelled_time == pytest.approx(time.time(), abs=60)
+    assert store.skip(second.id).status is Status.SKIPPED
+    assert [s.id for s in store.page("digits", Status.UNLABELLED, "variance", 9)[0]] == [third.id]
+    assert [s.id for s in store.every("digits", Status.LABELLED)] == [first.id]
+    assert store.label(first.id, 8).label == 8
+
+
+def test_two_who_ask_together_get_different_samples(store: SampleStore) -> None:
+    fill(store, 60)
+    with ThreadPoolExecutor(6) as pool:
+        leases = list(pool.map(lambda _: store.lease("digits", "variance", 10, 60.0), range(6)))
+    given = [sample.id for _, samples in leases for sample in samples]
+    assert len(given) == len(set(given))
+    # Who asked at the very same moment may have been passed over; another question gets the rest.
+    _, rest = store.lease("digits", "variance", 60, 60.0)
+    assert len(set(given) | {sample.id for sample in rest}) == 60
+    assert store.lease("digits", "variance", 10, 60.0)[1] == []
+
+
+def test_a_lease_labels_what_nobody_else_may(store: SampleStore) -> None:
+    fill(store, 3)
+    lease, [sample] = store.lease("digits", "variance", 1, 60.0)
+    assert sample.scores["variance"] == 0.02
+    for other in (None, "0" * 32):
+        with pytest.raises(SampleConflict, match="somebody else's to label for another"):
+            store.label(sample.id, 1, other)
+    assert store.get(sample.id).status is Status.UNLABELLED
+    assert store.label(sample.id, 1, lease).label == 1
+
+
+def test_a_lease_ends(store: SampleStore) -> None:
+    fill(store, 1)
+    _, [sample] = store.lease("digits", "variance", 1, 0.05)
+    time.sleep(0.1)
+    assert store.label(sample.id, 4).label == 4
+
+
+def test_deleted_is_deleted(store: SampleStore) -> None:
+    first, second, third = fill(store, 3)
+    fill(store, 2, model="co2")
+    assert store.remove(numbers=[first.id, "0" * 32]) == 1
+    with pytest.raises(SampleNotFound, match=first.id):
+        store.get(first.id)
+    assert store.remove(model="digits", numbers=[second.id]) == 1
+    assert store.remove(model="digits") == 1
+    assert store.counts() == {("co2", "unlabelled"): 2}
+    assert store.keep([new(0)]) == 1
+    with pytest.raises(SampleNotFound):
+        store.label(third.id, 1)
+
+
+def test_the_least_uncertain_leave_first_and_labelled_ones_never(store: SampleStore) -> None:
+    samples = fill(store, 10)
+    store.label(samples[-1].id, 0)
+    assert store.tidy("digits", Limits(samples=6), "variance") == 4
+    left = store.page("digits", None, "variance", 10)[0]
+    assert [s.id for s in left] == [s.id for s in (*samples[:5], samples[-1])]
+    assert store.tidy("digits", Limits(samples=6), "variance") == 0
+
+
+def test_what_is_too_old_leaves(store: SampleStore) -> None:
+    fill(store, 3)
+    recent = NewSample("digits", 1, time.time(), "r", 0, np.array([9.0]), {"variance": 1.0})
+    store.keep([recent])
+    assert store.tidy("digits", Limits(age_s=3600), "variance") == 3
+    assert store.counts() == {("digits", "unlabelled"): 1}
+
+
+def test_eight_writers_lose_nothing(url: str) -> None:
+    stores = [SampleStore(url) for _ in range(8)]
+    stores[0].prepare()
+
+    def write(writer: int) -> int:
+        return sum(
+            stores[writer].keep([new(1000 * writer + 10 * part + i) for i in range(10)])
+            for part in range(20)
+        )
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(write, range(8))) == [200] * 8
+    assert stores[0].counts() == {("digits", "unlabelled"): 1600}
+    for store in stores:
+        store.close()
+
+
+def test_preparing_twice_keeps_what_is_there(url: str) -> None:
+    store = SampleStore(url)
+    store.prepare()
+    fill(store, 2)
+    again = SampleStore(url)
+    again.prepare()
+    assert again.counts() == {("digits", "unlabelled"): 2}
+    store.close()
+    again.close()
+
+
+def test_an_order_that_there_is_not_is_named(store: SampleStore) -> None:
+    with pytest.raises(InvalidInput, match="expected one of variance, predictive_entropy"):
+        store.page("digits", None, "id; drop table samples", 5)
+
+
+@pytest.mark.parametrize(
+    ("address", "error", "words"),
+    [
+        ("samples.sqlite", InvalidInput, "no address of a database"),
+        ("oracle://x/y", InvalidInput, "no address of a database"),
+        ("postgresql://nobody@127.0.0.1:9/none", StoreError, "cannot be used"),
+        ("sqlite:////nowhere/at/all.sqlite", StoreError, "unable to open"),
+    ],
+)
+def test_a_database_that_is_not_there_is_said(
+    address: str, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        SampleStore(address).prepare()
+
+
+def test_a_locked_file_is_an_error_of_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.store.samples._SQLITE_BUSY_S", 0.05)
+    store = SampleStore(f"sqlite:///{tmp_path / 'samples.sqlite'}")
+    store.prepare()
+    with sqlite3.connect(tmp_path / "samples.sqlite", isolation_level=None) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreError, match="locked"):
+            store.keep([new(1)])
+        other.execute("ROLLBACK")
+    assert store.keep([new(1)]) == 1
+    store.close()
+
+
+def test_what_was_deleted_is_not_in_the_file_any_more(tmp_path: Path) -> None:
+    path = tmp_path / "samples.sqlite"
+    store = SampleStore(f"sqlite:///{path}")
+    store.prepare()
+    secret = np.frombuffer(b"a patient's number 4711!", dtype=np.uint8)
+    store.keep([NewSample("digits", 1, 0.0, "r", 0, secret, {"variance": 1.0})])
+    store.remove(model="digits")
+    store.close()
+    held = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert b"patient" not in held
