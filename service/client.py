@@ -18,6 +18,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -108,6 +109,34 @@ class Selection:
     scores: Array
 
 
+@dataclass(frozen=True, slots=True)
+class KeptSample:
+    """A row of a request that the server kept: its `input` [D...], its scores by name, and its
+    label once it has one. `time` and `labelled_time` are ISO 8601."""
+
+    id: str
+    model: str
+    version: int
+    time: str
+    request_id: str
+    row: int
+    input: Array
+    scores: Mapping[str, float]
+    label: Any
+    status: str
+    labelled_time: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SamplePage:
+    """Kept samples, the most uncertain first; `next` is `after` of the next page, None at the
+    end. Leased ones come with the `lease` that labels them."""
+
+    samples: Sequence[KeptSample]
+    next: str | None = None
+    lease: str | None = None
+
+
 _Steps = Generator[httpx.Request | float, httpx.Response | httpx.TransportError | None, AnswerT]
 """What to do next: send a request (and get its answer back), or sleep so many seconds."""
 
@@ -123,20 +152,17 @@ class _Calls:
 
     def predict(self, inputs: Any, options: Mapping[str, Any]) -> _Steps[Prediction]:
         """Steps of `POST /predict`."""
-        fields = {key: value for key, value in options.items() if value is not None}
-        response = yield from self._post("/predict", inputs, fields)
+        response = yield from self._post("/predict", inputs, _given(options))
         return Prediction(**_answer(response))
 
     def evaluate(self, inputs: Any, options: Mapping[str, Any]) -> _Steps[Evaluation]:
         """Steps of `POST /eval`."""
-        fields = {key: value for key, value in options.items() if value is not None}
-        response = yield from self._post("/eval", inputs, fields)
+        response = yield from self._post("/eval", inputs, _given(options))
         return Evaluation(**_answer(response))
 
     def query(self, inputs: Any, options: Mapping[str, Any]) -> _Steps[Selection]:
         """Steps of `POST /query`."""
-        fields = {key: value for key, value in options.items() if value is not None}
-        response = yield from self._post("/query", inputs, fields)
+        response = yield from self._post("/query", inputs, _given(options))
         answer = _content(response)
         answer["indices"] = np.asarray(answer["indices"], dtype=np.int64)
         # JSON has no infinity: what is said by nothing at all comes as null.
@@ -147,6 +173,38 @@ class _Calls:
         """Steps of `GET /models`."""
         response = yield from self._send(self._request("GET", "/models"))
         return ModelList.model_validate_json(response.content).models
+
+    def samples(self, options: Mapping[str, Any]) -> _Steps[SamplePage]:
+        """Steps of `GET /samples`."""
+        response = yield from self._send(self._request("GET", "/samples", params=_given(options)))
+        content = orjson.loads(response.content)
+        return SamplePage([_sample(one) for one in content["samples"]], next=content["next"])
+
+    def lease(self, options: Mapping[str, Any]) -> _Steps[SamplePage]:
+        """Steps of `POST /samples/lease`."""
+        response = yield from self._send(
+            self._request("POST", "/samples/lease", json=_given(options))
+        )
+        content = orjson.loads(response.content)
+        return SamplePage([_sample(one) for one in content["samples"]], lease=content["lease"])
+
+    def decide(self, number: str, what: str, content: Mapping[str, Any]) -> _Steps[KeptSample]:
+        """Steps of `POST /samples/{id}/label` and `/skip`."""
+        request = self._request("POST", f"/samples/{quote(number, safe='')}/{what}", json=content)
+        return _sample(orjson.loads((yield from self._send(request)).content))
+
+    def remove(self, options: Mapping[str, Any]) -> _Steps[int]:
+        """Steps of `DELETE /samples`."""
+        response = yield from self._send(
+            self._request("DELETE", "/samples", params=_given(options))
+        )
+        return int(orjson.loads(response.content)["deleted"])
+
+    def export(self, options: Mapping[str, Any]) -> _Steps[dict[str, Array]]:
+        """Steps of `GET /samples/export`."""
+        options = {**options, "format": "npz"}
+        response = yield from self._send(self._request("GET", "/samples/export", params=options))
+        return _content(response)
 
     def _post(self, path: str, inputs: Any, fields: dict[str, Any]) -> _Steps[httpx.Response]:
         array = _to_array(inputs)
@@ -264,6 +322,55 @@ class Client:
         options = _query_options(k, strategy, model, version, passes, seed, exclude)
         return self._drive(self._calls.query(inputs, options))
 
+    def samples(
+        self,
+        *,
+        model: str | None = None,
+        status: str | None = None,
+        order: str | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> SamplePage:
+        """`GET /samples`: kept rows of requests, the most uncertain first, a page at a time."""
+        options = {
+            "model": model,
+            "status": status,
+            "order": order,
+            "limit": limit,
+            "after": after,
+        }
+        return self._drive(self._calls.samples(options))
+
+    def lease(
+        self,
+        model: str,
+        *,
+        limit: int | None = None,
+        seconds: float | None = None,
+        order: str | None = None,
+    ) -> SamplePage:
+        """`POST /samples/lease`: samples that nobody else is given, or labels, for `seconds`."""
+        options = {"model": model, "limit": limit, "seconds": seconds, "order": order}
+        return self._drive(self._calls.lease(options))
+
+    def label(self, number: str, label: Any, *, lease: str | None = None) -> KeptSample:
+        """`POST /samples/{id}/label`: a class by name or index, a list of those that hold, or a
+        number."""
+        decision = _decision(lease, label=_plain(label))
+        return self._drive(self._calls.decide(number, "label", decision))
+
+    def skip(self, number: str, *, lease: str | None = None) -> KeptSample:
+        """`POST /samples/{id}/skip`: nobody is asked for it again."""
+        return self._drive(self._calls.decide(number, "skip", _decision(lease)))
+
+    def remove_samples(self, *, model: str | None = None, request_id: str | None = None) -> int:
+        """`DELETE /samples`: for good; returns how many there were."""
+        return self._drive(self._calls.remove({"model": model, "request_id": request_id}))
+
+    def export(self, model: str, *, status: str = "labelled") -> dict[str, Array]:
+        """`GET /samples/export` as arrays: `x` [N, D...], `y` [N] of labelled ones, scores [N]."""
+        return self._drive(self._calls.export({"model": model, "status": status}))
+
     def models(self) -> list[ModelInfo]:
         """`GET /models`."""
         return self._drive(self._calls.models())
@@ -356,6 +463,56 @@ class AsyncClient:
         options = _query_options(k, strategy, model, version, passes, seed, exclude)
         return await self._drive(self._calls.query(inputs, options))
 
+    async def samples(
+        self,
+        *,
+        model: str | None = None,
+        status: str | None = None,
+        order: str | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> SamplePage:
+        """See `Client.samples`."""
+        options = {
+            "model": model,
+            "status": status,
+            "order": order,
+            "limit": limit,
+            "after": after,
+        }
+        return await self._drive(self._calls.samples(options))
+
+    async def lease(
+        self,
+        model: str,
+        *,
+        limit: int | None = None,
+        seconds: float | None = None,
+        order: str | None = None,
+    ) -> SamplePage:
+        """See `Client.lease`."""
+        options = {"model": model, "limit": limit, "seconds": seconds, "order": order}
+        return await self._drive(self._calls.lease(options))
+
+    async def label(self, number: str, label: Any, *, lease: str | None = None) -> KeptSample:
+        """See `Client.label`."""
+        decision = _decision(lease, label=_plain(label))
+        return await self._drive(self._calls.decide(number, "label", decision))
+
+    async def skip(self, number: str, *, lease: str | None = None) -> KeptSample:
+        """See `Client.skip`."""
+        return await self._drive(self._calls.decide(number, "skip", _decision(lease)))
+
+    async def remove_samples(
+        self, *, model: str | None = None, request_id: str | None = None
+    ) -> int:
+        """See `Client.remove_samples`."""
+        return await self._drive(self._calls.remove({"model": model, "request_id": request_id}))
+
+    async def export(self, model: str, *, status: str = "labelled") -> dict[str, Array]:
+        """See `Client.export`."""
+        return await self._drive(self._calls.export({"model": model, "status": status}))
+
     async def models(self) -> list[ModelInfo]:
         """See `Client.models`."""
         return await self._drive(self._calls.models())
@@ -433,6 +590,23 @@ def _query_options(
         "seed": seed,
         "exclude": [int(index) for index in exclude] or None,
     }
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def _decision(lease: str | None, **more: Any) -> dict[str, Any]:
+    return more if lease is None else {**more, "lease": lease}
+
+
+def _plain(label: Any) -> Any:
+    """Numbers as Python's own, whatever library they come from."""
+    return label.tolist() if hasattr(label, "tolist") else label
+
+
+def _sample(content: dict[str, Any]) -> KeptSample:
+    return KeptSample(**{**content, "input": np.asarray(content["input"])})
 
 
 def _to_array(inputs: Any) -> Array:

@@ -172,6 +172,22 @@ class Metrics:
         self.rejected_total = Counter(
             "candor_rejected_total", "Requests refused, by reason", ["reason"], registry=own
         )
+        self.samples_kept_total = Counter(
+            "candor_samples_kept_total",
+            "Rows that are in the sample store and were not before",
+            ["model"],
+            registry=own,
+        )
+        self.samples_dropped_total = Counter(
+            "candor_samples_dropped_total",
+            "Rows that were to be kept and found the queue before the sample store full",
+            registry=own,
+        )
+        self.sample_store_up = Gauge(
+            "candor_sample_store_up",
+            "0 where the sample store could not be used at the last attempt",
+            registry=own,
+        )
 
     def of(self, model: str) -> ModelMetrics:
         """What is counted of a model that is known to exist."""

@@ -26,6 +26,10 @@ Inputs = Annotated[
 ]
 Seed = Annotated[int, Field(ge=-_INT64, lt=_INT64)]
 
+SampleStatus = Literal["unlabelled", "labelled", "skipped"]
+ScoreName = Literal["variance", "predictive_entropy", "mutual_information", "variation_ratio"]
+"""As of `store.tables.SCORES`."""
+
 FieldName = Literal[
     "mean",
     "std",
@@ -120,6 +124,113 @@ class QueryAnswer(BaseModel):
     scores: list[float | None] = Field(
         description="[k]; of batch_bald what each adds to those before it, nats"
     )
+
+
+class SamplesQuery(BaseModel):
+    """Query of `GET /samples`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(None, description="of which model; default: all")
+    status: SampleStatus | None = Field(None, description="default: all")
+    order: ScoreName | None = Field(
+        None,
+        description="most uncertain first, by this score; default: mutual_information, or variance "
+        "of a model that predicts no classes",
+    )
+    limit: int = Field(50, ge=1, le=1000, description="samples of a page")
+    after: str | None = Field(None, description="`next` of the page before")
+
+
+class ExportQuery(BaseModel):
+    """Query of `GET /samples/export`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["jsonl", "npz", "parquet"] = Field(
+        "jsonl", description="npz holds x [N, D...] and y [N], as every `--data` expects them"
+    )
+    model: str | None = Field(None, description="of which model; may be left out with jsonl")
+    status: SampleStatus | Literal["all"] = Field("labelled", description="of which status")
+
+
+class RemoveQuery(BaseModel):
+    """Query of `DELETE /samples`; at least one field."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(None, description="all samples of this model")
+    request_id: str | None = Field(None, description="all rows of this request")
+
+
+class LeaseRequest(BaseModel):
+    """Body of `POST /samples/lease`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field(description="of which model")
+    limit: int = Field(10, ge=1, le=1000, description="samples at most")
+    seconds: float = Field(
+        300.0, gt=0, le=86_400, description="for which nobody else gets them or labels them"
+    )
+    order: ScoreName | None = Field(None, description="as of GET /samples")
+
+
+class LabelRequest(BaseModel):
+    """Body of `POST /samples/{id}/label`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    label: Annotated[Any, WithJsonSchema({})] = Field(
+        description="a class by name or index; of a multilabel task a list of those that hold; of "
+        "a regression a number, or a list of one for each output"
+    )
+    lease: str | None = Field(None, description="needed where the sample is leased")
+
+
+class SkipRequest(BaseModel):
+    """Body of `POST /samples/{id}/skip`; may be empty."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    lease: str | None = Field(None, description="needed where the sample is leased")
+
+
+class SampleInfo(BaseModel):
+    """A kept row of a request."""
+
+    id: str
+    model: str
+    version: int
+    time: str = Field(description="when it was answered, ISO 8601")
+    request_id: str
+    row: int = Field(description="within its request")
+    input: Annotated[Any, WithJsonSchema({"description": "[D...]"})]
+    scores: dict[str, float]
+    label: Annotated[Any, WithJsonSchema({})] = None
+    status: SampleStatus
+    labelled_time: str | None = Field(None, description="of the label or skip, ISO 8601")
+
+
+class SamplePage(BaseModel):
+    """Answer of `GET /samples`."""
+
+    samples: list[SampleInfo]
+    next: str | None = Field(description="`after` of the next page; null at the end")
+
+
+class LeasedSamples(BaseModel):
+    """Answer of `POST /samples/lease`."""
+
+    lease: str = Field(description="to be sent along with a label or a skip")
+    until: str = Field(description="when it ends, ISO 8601")
+    samples: list[SampleInfo]
+
+
+class Removed(BaseModel):
+    """Answer of `DELETE /samples`."""
+
+    deleted: int
 
 
 _PLACES = "; D... are the places of a dense output (pixels, tokens), none otherwise"

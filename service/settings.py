@@ -79,6 +79,41 @@ class Settings(BaseModel):
         ge=0,
         description="least seconds to answer 503 after SIGTERM, so load balancers can notice",
     )
+    database_url: str = Field(
+        "sqlite:///candor.sqlite",
+        description="of the sample store: sqlite:///FILE, or postgresql://USER@HOST/DATABASE with "
+        "pip install 'candor[postgresql]'",
+    )
+    keep_samples: str = Field(
+        "off",
+        description="which rows of answered predictions are kept for labelling, inputs and all: "
+        "off, uncertain (flagged as out of distribution or, where the version is not calibrated, "
+        "above the quantile), random:SHARE or all; or one for each model, others off: "
+        "digits=uncertain,co2=random:0.01",
+    )
+    keep_score: str = Field(
+        "variance",
+        pattern=r"^(variance|predictive_entropy|mutual_information|variation_ratio)$",
+        description="by which rows are uncertain: variance, predictive_entropy, "
+        "mutual_information or variation_ratio; variance where the task has it not",
+    )
+    keep_quantile: float = Field(
+        0.95, gt=0, lt=1, description="of a model's last 1,000 rows; above it one is uncertain"
+    )
+    keep_limit: int = Field(
+        100_000,
+        gt=0,
+        description="samples of a model; beyond, the least uncertain without a label leave, or the "
+        "oldest where samples are kept at random",
+    )
+    keep_days: float | None = Field(
+        None, gt=0, description="days after which a sample without a label leaves; default: never"
+    )
+    keep_queue_bytes: int = Field(
+        64 * 2**20,
+        gt=0,
+        description="inputs that may wait to be written to the sample store; more are dropped",
+    )
     log_level: str = Field(
         "info",
         pattern=r"^(debug|info|warning|error)$",

@@ -25,8 +25,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "assessment": GROUND | {"inference", "calibration", "registry"},
     # Pools of any size, for the command line; the server is sent what it chooses from.
     "pools": GROUND | {"inference", "calibration", "registry"},
+    "store": GROUND,
     "scheduling": GROUND | {"metrics", "inference", "calibration", "registry"},
-    "api": GROUND | {"metrics", "inference", "calibration", "registry", "scheduling"},
+    "api": GROUND | {"metrics", "inference", "calibration", "registry", "store", "scheduling"},
     "cli": GROUND
     | {
         "metrics",
@@ -50,7 +51,9 @@ ONLY_IN: dict[str, set[str]] = {
     "asyncio": {"api", "scheduling", "client"},
     "httpx": {"client"},
     "typer": {"cli"},
-    "pyarrow": {"pools"},
+    "pyarrow": {"pools", "store"},
+    "sqlalchemy": {"store"},
+    "alembic": {"store"},
     "PIL": {"assessment", "pools"},
 }
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import math
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +13,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from service import __version__
-from service.api import errors, evaluate, health, models, predict, query
+from service.api import errors, evaluate, health, models, predict, query, samples
 from service.api.front import Front
 from service.api.scope import Service
 from service.inference.devices import resources
@@ -20,6 +23,15 @@ from service.scheduling.aside import Aside
 from service.scheduling.runner import Runner
 from service.scheduling.scheduler import Scheduler
 from service.settings import Settings
+from service.store.collector import Collector, Told
+from service.store.keeping import read_rules
+from service.store.samples import Limits, SampleStore
+
+_DAY_S = 86_400.0
+_LAST_SAMPLES_S = 10.0
+"""What waits to be kept gets so long at the end."""
+
+log = logging.getLogger(__name__)
 
 
 def build_service(settings: Settings) -> Service:
@@ -27,9 +39,11 @@ def build_service(settings: Settings) -> Service:
 
     Raises:
         ModelBroken: the model repository is missing.
-        InvalidInput: a device that is not there.
+        InvalidInput: a device that is not there, or settings of the sample store that do not fit.
     """
     metrics = Metrics()
+    store = SampleStore(settings.database_url)
+    collector = _collector(settings, store, metrics)
     registry = Registry(
         settings.models,
         resources(settings),
@@ -40,7 +54,25 @@ def build_service(settings: Settings) -> Service:
         settings.batch_work, settings.batch_seconds, settings.queue_requests, settings.queue_bytes
     )
     runner = Runner(scheduler, metrics, settings.drift_rows)
-    return Service(settings, registry, runner, Aside(), metrics)
+    return Service(settings, registry, runner, Aside(), metrics, store, collector)
+
+
+def _collector(settings: Settings, store: SampleStore, metrics: Metrics) -> Collector:
+    days = settings.keep_days
+    collector = Collector(
+        store,
+        read_rules(settings.keep_samples),
+        settings.keep_score,
+        settings.keep_quantile,
+        settings.keep_queue_bytes,
+        Limits(settings.keep_limit, math.inf if days is None else days * _DAY_S),
+        Told(
+            kept=lambda model, count: metrics.samples_kept_total.labels(model).inc(count),
+            dropped=metrics.samples_dropped_total.inc,
+        ),
+    )
+    metrics.sample_store_up.set_function(lambda: not collector.troubled)
+    return collector
 
 
 def build_app(service: Service) -> Front:
@@ -54,6 +86,9 @@ def build_app(service: Service) -> Front:
         service.registry.stop()
         service.runner.close()
         service.aside.close()
+        if not await asyncio.to_thread(service.collector.close, _LAST_SAMPLES_S):
+            log.error("samples that waited to be kept are lost: the store could not be used")
+        service.store.close()
 
     app = FastAPIOffline(
         title="Candor",
@@ -61,7 +96,7 @@ def build_app(service: Service) -> Front:
         summary="Dropout-trained PyTorch models that say how sure they are.",
         lifespan=lifespan,
     )
-    for module in (predict, evaluate, query, models, health):
+    for module in (predict, evaluate, query, samples, models, health):
         app.include_router(module.router)
     errors.install(app)
     return Front(app, service, {"/predict": predict.predict, "/eval": evaluate.evaluate})

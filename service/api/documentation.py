@@ -12,7 +12,8 @@ from service.schemas import Problem
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _PROBLEMS: dict[int, str] = {
     400: "Not JSON, not an array, or a malformed .npy",
-    404: "No such model or version",
+    404: "No such model, version or sample",
+    409: "Somebody else's to label; see Retry-After",
     413: "Body, or rows × passes, over the limit",
     415: "A content type that is not read here",
     422: "A field that does not fit, named",
@@ -35,7 +36,7 @@ def describe(body: type[BaseModel], answer: type[BaseModel]) -> dict[str, Any]:
         },
         "responses": {
             200: {"model": answer, "content": {NPZ: _BINARY}},
-            **problems(*_PROBLEMS),
+            **problems(*(code for code in _PROBLEMS if code != 409)),
         },
     }
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import http
 import logging
 import math
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import orjson
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from service import errors
@@ -20,6 +22,8 @@ log = logging.getLogger(__name__)
 STATUS: dict[type[errors.CandorError], int] = {
     errors.MalformedBody: 400,
     errors.ModelNotFound: 404,
+    errors.SampleNotFound: 404,
+    errors.SampleConflict: 409,
     errors.LimitExceeded: 413,
     errors.UnsupportedMedia: 415,
     errors.InvalidInput: 422,
@@ -29,6 +33,7 @@ STATUS: dict[type[errors.CandorError], int] = {
     errors.EngineFailure: 500,
     errors.ModelNotReady: 503,
     errors.ModelBroken: 503,
+    errors.StoreError: 503,
     errors.DeadlineExceeded: 504,
     errors.CandorError: 500,
 }
@@ -52,7 +57,7 @@ def install(app: FastAPI) -> None:
     async def handle(request: Request, error: Exception) -> Response:
         return answer(request, error)
 
-    for kind in (errors.CandorError, HTTPException, Exception):
+    for kind in (errors.CandorError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, handle)
 
 
@@ -60,6 +65,8 @@ def answer(request: Request, error: Exception) -> Response:
     """The answer to a request that ended in `error`; an error nobody raised on purpose is a bug."""
     if isinstance(error, errors.CandorError):
         return _candor_error(request, error)
+    if isinstance(error, RequestValidationError):
+        return _candor_error(request, _in_words(error, _known_fields(request)))
     if isinstance(error, HTTPException):
         return _http_exception(request, error)
     return _bug(request, error)
@@ -80,6 +87,44 @@ def problem(request: Request, status: int, title: str, detail: str, **members: A
     return Response(orjson.dumps(body, default=str), status, media_type="application/problem+json")
 
 
+def _known_fields(request: Request) -> list[str]:
+    """Of the body or the query that a route takes."""
+    for name, hint in get_type_hints(request.scope["endpoint"]).items():
+        for kind in (hint, *get_args(hint)):
+            if name != "return" and isinstance(kind, type) and issubclass(kind, BaseModel):
+                return [*kind.model_fields]
+    return []
+
+
+def _in_words(error: RequestValidationError, known: list[str]) -> errors.InvalidInput:
+    first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    place = first["loc"][0]
+    if first["type"] == "json_invalid":
+        return errors.MalformedBody(f"the body is not JSON: {first['ctx']['error']}", field="body")
+    if len(first["loc"]) == 1:
+        return errors.InvalidInput(
+            "the body is no JSON object" if first["type"] != "missing" else "the body is missing",
+            field="body",
+            expected="a JSON object",
+        )
+    name = str(first["loc"][-1])
+    if first["type"] == "missing":
+        return errors.InvalidInput(f"`{name}` is missing in the {place}", field=name)
+    if first["type"] == "extra_forbidden":
+        return errors.InvalidInput(
+            f"`{name}` is not a field of the {place} here; known are {', '.join(known)}",
+            field=name,
+            expected=known,
+        )
+    expected = first["msg"].removeprefix("Input should be ").replace("valid ", "")
+    return errors.InvalidInput(
+        f"`{name}` is {first['input']!r}; expected {expected}",
+        field=name,
+        expected=expected,
+        received=first["input"],
+    )
+
+
 def _lookup(table: dict[type[errors.CandorError], Any], error: errors.CandorError) -> Any:
     return next((table[kind] for kind in type(error).__mro__ if kind in table), None)
 
@@ -98,7 +143,7 @@ def _candor_error(request: Request, error: errors.CandorError) -> Response:
         expected=error.expected,
         received=error.received,
     )
-    if status in (429, 503):
+    if status in (409, 429, 503):
         wait_s = error.retry_after_s or _DEFAULT_RETRY_AFTER_S
         response.headers["Retry-After"] = str(math.ceil(wait_s))
     return response

@@ -12,14 +12,15 @@ from service.api.answers import select, write
 from service.api.bodies import read_request
 from service.api.documentation import describe
 from service.api.limits import check_work, timeout_s
-from service.api.scope import client_left, served_by, service_of
-from service.calibration.apply import CALIBRATED_FIELDS
+from service.api.scope import client_left, request_id, served_by, service_of
+from service.calibration.apply import CALIBRATED_FIELDS, OOD_FLAGGED
 from service.errors import InvalidInput
 from service.inference.prediction import Fields
 from service.inference.statistics import SUMMARY_FIELDS
 from service.registry.loading import LoadedModel
 from service.registry.manifest import Manifest
 from service.schemas import PredictAnswer, PredictRequest
+from service.store.tables import SCORES
 from service.types import SamplePlan
 
 router = APIRouter()
@@ -38,14 +39,20 @@ async def predict(request: Request) -> Response:
     inputs = raw.batch(model.manifest.input)
     adaptive = plan.tolerance is not None
     check_work(request, len(inputs), plan.passes, "max_passes" if adaptive else "passes")
+    keeps = service.collector.keeps(model.ref.name)
     fields = await service.runner.submit(
         model,
         torch.from_numpy(inputs),
         plan,
-        wanted,
+        {*wanted, *SCORES} if keeps else wanted,
         timeout_s=timeout_s(request),
         left=lambda: client_left(request),
     )
+    if keeps:
+        flagged = fields.get(OOD_FLAGGED)
+        service.collector.consider(
+            model.ref.name, model.ref.version, inputs, fields, flagged, request_id(request)
+        )
     return write(request, model, select(fields, wanted), head(model, plan, fields))
 
 

@@ -12,6 +12,8 @@ from service.registry.registry import Registry
 from service.scheduling.aside import Aside
 from service.scheduling.runner import Runner
 from service.settings import Settings
+from service.store.collector import Collector
+from service.store.samples import SampleStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,8 @@ class Service:
     runner: Runner
     aside: Aside
     metrics: Metrics
+    store: SampleStore
+    collector: Collector
 
 
 def service_of(request: Request) -> Service:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.errors import InvalidInput
 from service.registry.manifest import Manifest
+from service.types import Task
+
+Label = str | int | float | list[Any]
+"""A class by name, or by index where the model names none; the classes that hold of a multilabel
+row; the outputs of a regression, one number or [C]."""
 
 
 def named(manifest: Manifest, label_B: NDArray[Any]) -> NDArray[Any]:
@@ -19,3 +26,84 @@ def held(manifest: Manifest, holds_BC: NDArray[np.bool_]) -> list[list[Any]]:
     """The labels that hold in each row, by name or index, in the order of the classes."""
     choices = named(manifest, np.arange(holds_BC.shape[1]))
     return [choices[row].tolist() for row in holds_BC]
+
+
+def check_label(manifest: Manifest, label: Any) -> Label:
+    """What somebody says a row is, in the form that the task has.
+
+    Args:
+        manifest: of the model.
+        label: a name or an index of a class; of a multilabel task a list of them; of a regression a
+            number or [C].
+
+    Raises:
+        InvalidInput: it is none of these.
+    """
+    if manifest.task is Task.MULTILABEL:
+        if not isinstance(label, list):
+            raise _no_label(label, "a list of the labels that hold")
+        holds = {_index(manifest, one) for one in label}
+        return [_name(manifest, index) for index in sorted(holds)]
+    if manifest.task in (Task.CLASSIFICATION, Task.BINARY):
+        return _name(manifest, _index(manifest, label))
+    numbers = label if isinstance(label, list) else [label]
+    if not numbers or not all(_is_number(number) for number in numbers):
+        raise _no_label(label, "a finite number, or a list of one for each output")
+    return [float(n) for n in label] if isinstance(label, list) else float(label)
+
+
+def encode(manifest: Manifest, labels: list[Any]) -> NDArray[Any]:
+    """Labels as training reads them.
+
+    Returns:
+        [N] indices of classes; [N, C] booleans of a multilabel task; [N] or [N, C] numbers of a
+        regression.
+
+    Raises:
+        InvalidInput: one that the model does not have any more, or rows of several lengths.
+    """
+    if manifest.task is Task.MULTILABEL:
+        rows = [[_index(manifest, one) for one in label] for label in labels]
+        named_here = len(manifest.labels or ())
+        classes = named_here or 1 + max((max(row, default=0) for row in rows), default=0)
+        holds = np.zeros((len(rows), classes), dtype=np.bool_)
+        for place, row in enumerate(rows):
+            holds[place, row] = True
+        return holds
+    if manifest.task in (Task.CLASSIFICATION, Task.BINARY):
+        return np.array([_index(manifest, label) for label in labels], dtype=np.int64)
+    try:
+        return np.array(labels, dtype=np.float64)
+    except ValueError:
+        raise InvalidInput(
+            "the labels are not all of one length, so that they are no array; format=jsonl has "
+            "them as they are",
+            field="format",
+        ) from None
+
+
+def _index(manifest: Manifest, label: Any) -> int:
+    names = manifest.labels
+    if isinstance(label, bool) and manifest.task is Task.BINARY:
+        return int(label)
+    if isinstance(label, str) and names is not None and label in names:
+        return names.index(label)
+    most = len(names) if names is not None else 2 if manifest.task is Task.BINARY else math.inf
+    if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < most:
+        return label
+    raise _no_label(label, list(names) if names is not None else "the index of a class, from 0")
+
+
+def _name(manifest: Manifest, index: int) -> str | int:
+    return index if manifest.labels is None else manifest.labels[index]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _no_label(label: Any, expected: Any) -> InvalidInput:
+    words = f"one of {', '.join(expected)}" if isinstance(expected, list) else expected
+    return InvalidInput(
+        f"`label` is {label!r}; expected {words}", field="label", expected=expected, received=label
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,22 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.store.contract import NewSample
-from service.store.keeping import Keeper, Rules
-from service.store.samples import Limits, SampleStore
+from service.store.keeping import Keeper, Kind, Rules
+from service.store.samples import BY_TIME, Limits, SampleStore
 from service.store.tables import SCORES
-from service.store.writer import SampleWriter
-
-TIDY_EVERY = 1000
-"""Samples of a model that are written before what is too old or too much leaves."""
+from service.store.writer import TEND_EVERY_S, SampleWriter
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Who hears of samples; each gets the model's name and a number of samples.
+    """Who hears of samples. Both are called from other threads.
 
     Args:
-        kept: that are on the disk now and were not before.
-        dropped: that found the queue full; of whatever model.
+        kept: a model's name, and how many samples of it are on the disk now that were not before.
+        dropped: how many, of whatever model, found the queue full.
     """
 
     kept: Callable[[str, int], None]
@@ -39,8 +37,9 @@ class Collector:
     Args:
         store: where.
         rules: of which models what.
-        score: that rows are chosen and ordered by, one of `SCORES`.
-        quantile: above which a row is uncertain where no threshold was calibrated.
+        score: one of `SCORES`, by which a row is uncertain where no threshold was calibrated, and
+            by which the least uncertain leave.
+        quantile: of the last rows' scores, above which a row is uncertain.
         most_bytes: of inputs that may wait.
         limits: of each model.
         told: who hears of it.
@@ -63,8 +62,18 @@ class Collector:
         self._limits = limits
         self._told = told
         self._keepers: dict[str, Keeper] = {}
-        self._since_tidied: dict[str, int] = {}
-        self._writer = SampleWriter(store, most_bytes, self._written, told.dropped)
+        self._counts: Counter[str] | None = None
+        self._tidied_s = 0.0
+        self._writer = SampleWriter(store, most_bytes, self._written, told.dropped, self._tend)
+
+    @property
+    def troubled(self) -> bool:
+        """Whether the store could not be used at the last attempt."""
+        return self._writer.troubled
+
+    def keeps(self, model: str) -> bool:
+        """Whether anything of this model may be kept."""
+        return self._rules.of(model).kind is not Kind.OFF
 
     def consider(
         self,
@@ -72,7 +81,7 @@ class Collector:
         version: int,
         inputs: NDArray[Any],
         fields: Mapping[str, NDArray[Any] | None],
-        threshold: float | None,
+        flagged_B: NDArray[np.bool_] | None,
         request_id: str,
     ) -> None:
         """Keep the rows of an answer that the rule chooses. Returns at once.
@@ -81,47 +90,74 @@ class Collector:
             model: that answered.
             version: of it.
             inputs: [B, D...].
-            fields: of the answer, `SCORES` among them where the task has them.
-            threshold: of the score, where one was calibrated.
+            fields: of the answer, `SCORES` among them where the task has them. Of a dense output
+                the mean of a row's places counts.
+            flagged_B: rows above a calibrated threshold; None where none was calibrated.
             request_id: of the request.
         """
+        if not self.keeps(model):
+            return
         scores = {
             name: array.reshape(len(array), -1).mean(axis=1)
             for name in SCORES
             if (array := fields.get(name)) is not None
         }
-        if self._score not in scores:
-            return
         keeper = self._keepers.get(model)
         if keeper is None:
             keeper = self._keepers[model] = Keeper(self._rules.of(model), self._quantile)
+        by = scores.get(self._score, scores["variance"])
         now = time.time()
-        self._writer.offer(
-            [
-                NewSample(
-                    model=model,
-                    version=version,
-                    time=now,
-                    request_id=request_id,
-                    row=row,
-                    input=np.array(inputs[row]),
-                    scores={name: float(values[row]) for name, values in scores.items()},
-                )
-                for row in keeper.choose(scores[self._score], threshold)
-            ]
-        )
+        chosen = [
+            NewSample(
+                model=model,
+                version=version,
+                time=now,
+                request_id=request_id,
+                row=row,
+                input=np.array(inputs[row]),
+                scores={
+                    name: float(values[row])
+                    for name, values in scores.items()
+                    if np.isfinite(values[row])
+                },
+            )
+            for row in keeper.choose(by, flagged_B)
+        ]
+        if chosen:
+            self._writer.offer(chosen)
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until what was chosen before is written; whether it was in time."""
+        return self._writer.flush(timeout_s)
 
     def close(self, timeout_s: float) -> bool:
         """Write what waits; whether all of it was written in time."""
         return self._writer.close(timeout_s)
 
-    def _written(self, batch: Sequence[NewSample], new: int) -> None:
-        """On the writer's thread."""
-        models = {sample.model for sample in batch}
+    def _written(self, _batch: Sequence[NewSample], new: Counter[str]) -> None:
+        for model, count in new.items():
+            self._told.kept(model, count)
+        if self._counts is not None:
+            self._counts += new
+
+    def _tend(self) -> None:
+        """Let leave what is too much or too old.
+
+        Counting is dear, so that between two full looks only what was written here is added up.
+        """
+        now = time.monotonic()
+        if self._counts is None or now > self._tidied_s + TEND_EVERY_S:
+            self._counts = Counter()
+            for (model, _status), count in self._store.counts().items():
+                self._counts[model] += count
+            models = list(self._counts)
+            self._tidied_s = now
+        else:
+            models = [m for m, count in self._counts.items() if count > self._limits.samples]
         for model in models:
-            count = sum(sample.model == model for sample in batch)
-            self._told.kept(model, count if len(models) > 1 else new)
-            self._since_tidied[model] = self._since_tidied.get(model, 0) + count
-            if self._since_tidied[model] >= TIDY_EVERY:
-                self._since_tidied[model] = 0
-                self._store.tidy(model, self._limits, self._score)
+            self._counts[model] -= self._store.tidy(model, self._limits, self._order_of(model))
+
+    def _order_of(self, model: str) -> str:
+        """What is kept to be like all requests must not lose the surest of them."""
+        kind = self._rules.of(model).kind
+        return self._score if kind in (Kind.UNCERTAIN, Kind.OFF) else BY_TIME

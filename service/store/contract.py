@@ -7,6 +7,7 @@ import io
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -71,6 +72,28 @@ class Sample:
     labelled_time: float | None = None
     lease: str | None = None
     lease_until: float = 0.0
+
+
+def described(sample: Sample) -> dict[str, Any]:
+    """A sample as people read it: times in ISO 8601, the input as an array."""
+    return {
+        "id": sample.id,
+        "model": sample.model,
+        "version": sample.version,
+        "time": moment(sample.time),
+        "request_id": sample.request_id,
+        "row": sample.row,
+        "input": sample.input,
+        "scores": dict(sample.scores),
+        "label": sample.label,
+        "status": sample.status.value,
+        "labelled_time": None if sample.labelled_time is None else moment(sample.labelled_time),
+    }
+
+
+def moment(seconds: float) -> str:
+    """Seconds since the epoch as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 def new_id() -> str:

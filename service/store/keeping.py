@@ -81,7 +81,8 @@ class Keeper:
 
     Args:
         rule: of the model.
-        quantile: above which a row is uncertain, where no threshold was calibrated.
+        quantile: of the last rows' scores, above which a row is uncertain where no threshold was
+            calibrated.
         seed: of the share that is kept at random.
     """
 
@@ -91,12 +92,14 @@ class Keeper:
         self._random = random.Random(seed)
         self._last: deque[float] = deque(maxlen=WINDOW)
 
-    def choose(self, scores_B: NDArray[np.float64], threshold: float | None) -> Sequence[int]:
+    def choose(
+        self, scores_B: NDArray[np.float64], flagged_B: NDArray[np.bool_] | None
+    ) -> Sequence[int]:
         """Places of the rows to keep.
 
         Args:
             scores_B: of the rows.
-            threshold: above which a row is uncertain; None: by the quantile of the last rows.
+            flagged_B: those above a calibrated threshold; None: by the quantile of the last rows.
         """
         if self._rule.kind is Kind.OFF:
             return ()
@@ -105,10 +108,10 @@ class Keeper:
         if self._rule.kind is Kind.RANDOM:
             share = self._rule.share
             return [row for row in range(len(scores_B)) if self._random.random() < share]
-        if threshold is None:
-            threshold = self._above()
-            self._last.extend(scores_B.tolist())
-        return np.flatnonzero(scores_B > threshold).tolist()
+        if flagged_B is None:
+            flagged_B = scores_B > self._above()
+            self._last.extend(scores_B[np.isfinite(scores_B)].tolist())
+        return np.flatnonzero(flagged_B).tolist()
 
     def _above(self) -> float:
         if len(self._last) < FEWEST:

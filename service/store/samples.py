@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from service.errors import InvalidInput, SampleConflict, SampleNotFound, StoreError
 from service.store import migrations
@@ -34,11 +37,15 @@ from service.store.contract import NewSample, Sample, Status, digest, new_id, pa
 from service.store.tables import SCORES, samples
 
 _SQLITE_BUSY_S = 5.0
+_CONNECT_S = 5
 _NONE = -1e308
 """Stands for a score that a sample does not have; both databases know it."""
 
 _LEAVES = 1000
 """Samples that leave at once, at most."""
+
+BY_TIME = "time"
+"""The order of leaving in which the oldest goes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +53,7 @@ class Limits:
     """How much of a model is kept.
 
     Args:
-        samples: at most; beyond, the least uncertain of those that wait for a label leave first,
-            and labelled ones never.
+        samples: at most, as far as those that have a label allow, which never leave.
         age_s: seconds after which a sample without a label leaves.
     """
 
@@ -61,32 +67,36 @@ class SampleStore:
     Args:
         url: of the database, as SQLAlchemy reads it.
 
+    The database is opened, and its tables made or brought up to date, when it is first used; and
+    again after a failure, since what was there may have gone.
+
     Every method raises `StoreError` where the database cannot be reached, read or written.
+
+    Raises:
+        InvalidInput: the address of no database that is known here.
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            self._engine = _engine(url)
-        except (ArgumentError, ModuleNotFoundError) as error:
-            raise InvalidInput(
-                f"CANDOR_DATABASE_URL is no address of a database: {error}", field="database_url"
-            ) from None
+        self._engine = _engine(url)
         self._reader = self._engine.execution_options(reads=True)
-        self._insert = sqlite.insert if self._engine.name == "sqlite" else postgresql.insert
+        self._is_sqlite = self._engine.name == "sqlite"
+        self._insert = sqlite.insert if self._is_sqlite else postgresql.insert
+        self._prepared = False
+        self._preparing = threading.Lock()
 
     def prepare(self) -> None:
-        """Make or change the tables, whatever an earlier version of Candor left."""
-        with _told():
-            migrations.upgrade(self._engine)
+        """Make the tables, or change those that an earlier version of Candor left."""
+        with self._reading():
+            pass
 
-    def keep(self, new: Sequence[NewSample]) -> int:
-        """Keep samples in one transaction; returns how many were not there yet."""
+    def keep(self, new: Sequence[NewSample]) -> Counter[str]:
+        """Keep samples in one transaction; returns how many of each model were not there yet."""
         if not new:
-            return 0
+            return Counter()
         statement = self._insert(samples).on_conflict_do_nothing(index_elements=["model", "digest"])
         values = [_values(sample) for sample in new]
-        with _told(), self._engine.begin() as connection:
-            return len(connection.execute(statement.returning(samples.c.id), values).all())
+        with self._writing() as connection:
+            return Counter(connection.scalars(statement.returning(samples.c.model), values))
 
     def get(self, number: str) -> Sample:
         """One sample.
@@ -94,7 +104,7 @@ class SampleStore:
         Raises:
             SampleNotFound: there is none of this id.
         """
-        with _told(), self._reader.connect() as connection:
+        with self._reading() as connection:
             row = connection.execute(select(samples).where(samples.c.id == number)).one_or_none()
         if row is None:
             raise SampleNotFound(f"there is no sample {number}", field="id", received=number)
@@ -115,19 +125,20 @@ class SampleStore:
             status: of which kind; None for all.
             order: one of `SCORES`.
             limit: samples of a page.
-            after: the last sample's id of the page before.
+            after: what the page before came with.
+
+        Raises:
+            InvalidInput: `order` or `after` is none.
         """
         key = _key(order)
         query = _of(select(samples), model, status)
         if after is not None:
-            last = self.get(after)
-            value = last.scores.get(order, _NONE)
-            query = query.where(tuple_(key, samples.c.id) < tuple_(value, after))
+            query = query.where(tuple_(key, samples.c.id) < tuple_(*_read_place(after)))
         query = query.order_by(key.desc(), samples.c.id.desc()).limit(limit + 1)
-        with _told(), self._reader.connect() as connection:
+        with self._reading() as connection:
             rows = connection.execute(query).all()
         found = [_sample(row) for row in rows[:limit]]
-        return found, found[-1].id if len(rows) > limit else None
+        return found, _place(found[-1], order) if len(rows) > limit else None
 
     def lease(self, model: str, order: str, limit: int, seconds: float) -> tuple[str, list[Sample]]:
         """Samples that are nobody else's to label for so long, the most uncertain first.
@@ -144,7 +155,7 @@ class SampleStore:
         best = select(samples.c.id).where(free).order_by(_key(order).desc(), samples.c.id.desc())
         # Others that ask at the same moment pass over these instead of waiting for them.
         best = best.limit(limit).with_for_update(skip_locked=True)
-        with _told(), self._engine.begin() as connection:
+        with self._writing() as connection:
             numbers = list(connection.scalars(best))
             connection.execute(
                 update(samples)
@@ -169,29 +180,41 @@ class SampleStore:
         """Leave a sample without a label, for good. Raises as `label`."""
         return self._decide(number, lease, status=Status.SKIPPED, label=None)
 
-    def remove(self, model: str | None = None, numbers: Sequence[str] | None = None) -> int:
-        """Delete samples, all of a model's or those of these ids; returns how many there were."""
+    def remove(
+        self,
+        model: str | None = None,
+        numbers: Sequence[str] | None = None,
+        request_id: str | None = None,
+    ) -> int:
+        """Delete for good: samples of a model, of these ids, of a request; returns how many."""
         statement = delete(samples)
         if model is not None:
             statement = statement.where(samples.c.model == model)
         if numbers is not None:
             statement = statement.where(samples.c.id.in_(numbers))
-        with _told(), self._engine.begin() as connection:
-            return connection.execute(statement).rowcount
+        if request_id is not None:
+            statement = statement.where(samples.c.request_id == request_id)
+        with self._writing() as connection:
+            count = connection.execute(statement).rowcount
+        if self._is_sqlite:
+            # Until then the log beside the file holds what was deleted.
+            with closing(self._engine.raw_connection()) as raw:
+                raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return count
 
     def counts(self) -> Mapping[tuple[str, str], int]:
         """Samples by model and status."""
         query = select(samples.c.model, samples.c.status, func.count())
         query = query.group_by(samples.c.model, samples.c.status)
-        with _told(), self._reader.connect() as connection:
+        with self._reading() as connection:
             return {(model, status): count for model, status, count in connection.execute(query)}
 
-    def every(self, model: str, status: Status | None, rows: int = 1000) -> Iterator[Sample]:
-        """All samples of a model in the order of their ids, read in parts."""
+    def every(self, model: str | None, status: Status | None, rows: int = 1000) -> Iterator[Sample]:
+        """All samples, of a model or of all, in the order of their ids, read in parts."""
         last = ""
         while True:
             query = _of(select(samples), model, status).where(samples.c.id > last)
-            with _told(), self._reader.connect() as connection:
+            with self._reading() as connection:
                 found = connection.execute(query.order_by(samples.c.id).limit(rows)).all()
             yield from map(_sample, found)
             if len(found) < rows:
@@ -199,9 +222,15 @@ class SampleStore:
             last = found[-1].id
 
     def tidy(self, model: str, limits: Limits, order: str) -> int:
-        """Let leave what is too old or too much; returns how many did."""
+        """Let leave what is too old or too much, the first by `order`; returns how many did.
+
+        Args:
+            model: whose.
+            limits: of it.
+            order: one of `SCORES`, of which the least leave first, or `BY_TIME`, the oldest.
+        """
         waiting = and_(samples.c.model == model, samples.c.status == Status.UNLABELLED)
-        with _told(), self._engine.begin() as connection:
+        with self._writing() as connection:
             gone = 0
             if math.isfinite(limits.age_s):
                 old = delete(samples).where(waiting, samples.c.time < time.time() - limits.age_s)
@@ -212,7 +241,8 @@ class SampleStore:
             over = min(int(count or 0) - limits.samples, _LEAVES)
             if over > 0:
                 least = select(samples.c.id).where(waiting, samples.c.lease_until < time.time())
-                least = least.order_by(_key(order), samples.c.id).limit(over)
+                first = samples.c.time if order == BY_TIME else _key(order)
+                least = least.order_by(first, samples.c.id).limit(over)
                 gone += connection.execute(
                     delete(samples).where(samples.c.id.in_(list(connection.scalars(least))))
                 ).rowcount
@@ -222,11 +252,32 @@ class SampleStore:
         """Give the connections back."""
         self._engine.dispose()
 
+    @contextmanager
+    def _connected(self, engine: Engine) -> Iterator[Connection]:
+        """A transaction, the database's errors told as the store's own."""
+        try:
+            with self._preparing:
+                if not self._prepared:
+                    migrations.upgrade(self._engine)
+                    self._prepared = True
+            with engine.begin() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            self._prepared = False
+            cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+            raise StoreError(f"the sample store cannot be used: {cause}") from error
+
+    def _reading(self) -> AbstractContextManager[Connection]:
+        return self._connected(self._reader)
+
+    def _writing(self) -> AbstractContextManager[Connection]:
+        return self._connected(self._engine)
+
     def _decide(self, number: str, lease: str | None, **values: Any) -> Sample:
         now = time.time()
         free = or_(samples.c.lease_until < now, samples.c.lease == lease)
         values |= {"labelled_time": now, "lease": None, "lease_until": 0.0}
-        with _told(), self._engine.begin() as connection:
+        with self._writing() as connection:
             done = connection.execute(
                 update(samples).where(samples.c.id == number, free).values(**values)
             ).rowcount
@@ -242,35 +293,46 @@ class SampleStore:
         return found
 
 
-@contextmanager
-def _told() -> Iterator[None]:
-    """The database's errors as the store's own."""
-    try:
-        yield
-    except SQLAlchemyError as error:
-        cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise StoreError(f"the sample store cannot be used: {cause}") from error
-
-
 def _engine(url: str) -> Engine:
-    parsed = make_url(url)
-    if parsed.drivername == "postgresql":
-        parsed = parsed.set(drivername="postgresql+psycopg")
-    engine = create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
-    if engine.name == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
+    try:
+        parsed = make_url(url)
+        if parsed.drivername in ("postgres", "postgresql"):
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        if parsed.get_backend_name() == "postgresql":
+            return create_engine(
+                parsed, pool_pre_ping=True, connect_args={"connect_timeout": _CONNECT_S}
+            )
+        if parsed.get_backend_name() != "sqlite":
+            raise ArgumentError(f"{parsed.get_backend_name()} is not supported")
+        # Every transaction opens the file by its name: whoever removed it is not written past.
+        engine = create_engine(parsed, poolclass=NullPool)
+    except ModuleNotFoundError as error:
+        raise _no_database(f"{error}; pip install 'candor[postgresql]'") from None
+    except (ArgumentError, ValueError) as error:
+        raise _no_database(str(error)) from None
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _no_database(why: str) -> InvalidInput:
+    expected = "sqlite:///FILE or postgresql://USER@HOST/DATABASE"
+    # The value may hold a password.
+    return InvalidInput(
+        f"CANDOR_DATABASE_URL is no address of a database: {why}; expected {expected}",
+        field="database_url",
+        expected=expected,
+    )
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     """Readers beside a writer, a commit that survives a crash, and deletions that leave nothing."""
     connection.isolation_level = None
     for pragma in (
+        f"busy_timeout={int(1000 * _SQLITE_BUSY_S)}",
         "journal_mode=WAL",
         "synchronous=FULL",
         "secure_delete=ON",
-        f"busy_timeout={int(1000 * _SQLITE_BUSY_S)}",
     ):
         connection.execute(f"PRAGMA {pragma}")
 
@@ -299,6 +361,21 @@ def _key(order: str) -> Any:
             received=order,
         )
     return func.coalesce(samples.c[order], _NONE)
+
+
+def _place(sample: Sample, order: str) -> str:
+    """Where a page ended, whatever becomes of its last sample."""
+    return f"{sample.scores.get(order, _NONE).hex()}_{sample.id}"
+
+
+def _read_place(text: str) -> tuple[float, str]:
+    value, _, number = text.partition("_")
+    try:
+        return float.fromhex(value), number
+    except (ValueError, OverflowError):
+        raise InvalidInput(
+            f"`after` is {text!r}; expected `next` of the page before", field="after", received=text
+        ) from None
 
 
 def _values(sample: NewSample) -> dict[str, Any]:

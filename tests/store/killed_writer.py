@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +21,7 @@ def main() -> None:
     _, url, run = sys.argv
     store = SampleStore(url)
 
-    def kept(batch: Sequence[NewSample], _new: int) -> None:
+    def kept(batch: Sequence[NewSample], _new: Counter[str]) -> None:
         sys.stdout.write("".join(f"{sample.request_id}\n" for sample in batch))
         sys.stdout.flush()
 

@@ -36,7 +36,9 @@ def test_what_is_no_rule_is_said_with_what_is(text: str) -> None:
 
 def test_rows_above_a_calibrated_threshold() -> None:
     keeper = Keeper(UNCERTAIN, 0.95)
-    assert keeper.choose(np.array([0.1, 0.5, 0.4, np.nan]), 0.4) == [1]
+    flagged = np.array([False, True, False])
+    # Where a threshold was calibrated, its flags decide, and not the score.
+    assert keeper.choose(np.array([0.9, 0.5, np.nan]), flagged) == [1]
 
 
 def test_without_a_threshold_the_highest_of_the_last_rows() -> None:
@@ -55,4 +57,4 @@ def test_a_share_of_all_by_chance() -> None:
 
 def test_all_and_nothing() -> None:
     assert list(Keeper(Rule(Kind.ALL), 0.9).choose(np.zeros(3), None)) == [0, 1, 2]
-    assert list(Keeper(Rule(), 0.9).choose(np.ones(3), 0.5)) == []
+    assert list(Keeper(Rule(), 0.9).choose(np.ones(3), np.ones(3, dtype=np.bool_))) == []

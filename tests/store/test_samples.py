@@ -30,12 +30,12 @@ def new(number: int, score: float | None = None, model: str = "digits", **more: 
 
 def fill(store: SampleStore, count: int, model: str = "digits") -> list[Sample]:
     """So many samples, the most uncertain first."""
-    assert store.keep([new(number, model=model) for number in range(count)]) == count
+    assert store.keep([new(number, model=model) for number in range(count)]) == {model: count}
     return store.page(model, None, "variance", count)[0]
 
 
 def test_what_was_kept_comes_back_as_it_was(store: SampleStore) -> None:
-    assert store.keep([new(7, mutual_information=0.25)]) == 1
+    assert store.keep([new(7, mutual_information=0.25)]) == {"digits": 1}
     [sample], after = store.page("digits", Status.UNLABELLED, "variance", 10)
     assert after is None
     assert sample.input.dtype == np.float32
@@ -50,8 +50,8 @@ def test_what_was_kept_comes_back_as_it_was(store: SampleStore) -> None:
 
 
 def test_the_same_input_is_kept_once_for_a_model(store: SampleStore) -> None:
-    assert store.keep([new(1), new(1), new(2)]) == 2
-    assert store.keep([new(1), new(3), new(1, model="co2")]) == 2
+    assert store.keep([new(1), new(1), new(2)]) == {"digits": 2}
+    assert store.keep([new(1), new(3), new(1, model="co2")]) == {"digits": 1, "co2": 1}
     assert store.counts() == {("digits", "unlabelled"): 3, ("co2", "unlabelled"): 1}
 
 
@@ -122,7 +122,7 @@ def test_deleted_is_deleted(store: SampleStore) -> None:
     assert store.remove(model="digits", numbers=[second.id]) == 1
     assert store.remove(model="digits") == 1
     assert store.counts() == {("co2", "unlabelled"): 2}
-    assert store.keep([new(0)]) == 1
+    assert store.keep([new(0)]) == {"digits": 1}
     with pytest.raises(SampleNotFound):
         store.label(third.id, 1)
 
@@ -150,7 +150,7 @@ def test_eight_writers_lose_nothing(url: str) -> None:
 
     def write(writer: int) -> int:
         return sum(
-            stores[writer].keep([new(1000 * writer + 10 * part + i) for i in range(10)])
+            stores[writer].keep([new(1000 * writer + 10 * part + i) for i in range(10)]).total()
             for part in range(20)
         )
 
@@ -204,7 +204,7 @@ def test_a_locked_file_is_an_error_of_the_store(
         with pytest.raises(StoreError, match="locked"):
             store.keep([new(1)])
         other.execute("ROLLBACK")
-    assert store.keep([new(1)]) == 1
+    assert store.keep([new(1)]) == {"digits": 1}
     store.close()
 
 

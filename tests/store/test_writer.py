@@ -34,10 +34,10 @@ class Told:
         self.dropped = 0
         self.changed = threading.Condition()
 
-    def on_kept(self, batch: Sequence[NewSample], new: int) -> None:
+    def on_kept(self, batch: Sequence[NewSample], new: Counter[str]) -> None:
         with self.changed:
             self.kept += [sample.request_id for sample in batch]
-            self.new += new
+            self.new += new.total()
             self.changed.notify_all()
 
     def on_dropped(self, count: int) -> None:

@@ -1,0 +1,174 @@
+"""Samples as files: JSON lines, .npz for training, or a Parquet table. None needs all in memory."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from service.errors import InvalidInput
+from service.store.contract import Sample, described
+from service.store.tables import SCORES
+from service.types import Task
+
+_GROUP = 1000
+"""Rows of a Parquet file that are held at once."""
+
+
+def write_jsonl(samples: Iterable[Sample]) -> Iterator[bytes]:
+    """One line a sample, as `described` has it."""
+    for sample in samples:
+        yield orjson.dumps(
+            described(sample), option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
+        )
+
+
+def write_npz(
+    samples: Iterable[Sample], encode: Callable[[list[Any]], NDArray[Any]] | None
+) -> IO[bytes]:
+    """`x` [N, D...], `y` [N...] where `encode` is given, `id`, `version`, and each score [N].
+
+    Args:
+        samples: of one model.
+        encode: of their labels.
+
+    Raises:
+        InvalidInput: rows of several shapes, or labels that are no array.
+    """
+    ids: list[str] = []
+    versions: list[int] = []
+    labels: list[Any] = []
+    scores: dict[str, list[float]] = {name: [] for name in SCORES}
+    first: NDArray[Any] | None = None
+    with tempfile.TemporaryFile() as rows:
+        for sample in samples:
+            first = sample.input if first is None else first
+            if sample.input.shape != first.shape:
+                raise _several_shapes(first, sample.input)
+            rows.write(np.ascontiguousarray(sample.input).tobytes())
+            ids.append(sample.id)
+            versions.append(sample.version)
+            labels.append(sample.label)
+            for name, values in scores.items():
+                values.append(sample.scores.get(name, np.nan))
+        arrays: dict[str, NDArray[Any]] = {
+            "id": np.array(ids, dtype=np.str_),
+            "version": np.array(versions, dtype=np.int64),
+            **{name: np.array(values) for name, values in scores.items()},
+        }
+        if encode is not None:
+            arrays["y"] = encode(labels)
+        stream = tempfile.TemporaryFile()  # noqa: SIM115  (its reader closes it)
+        with zipfile.ZipFile(stream, "w") as archive:
+            like = np.empty(0) if first is None else first
+            with archive.open("x.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array_header_2_0(
+                    member,
+                    {
+                        "descr": np.lib.format.dtype_to_descr(like.dtype),
+                        "fortran_order": False,
+                        "shape": (len(ids), *(like.shape if first is not None else ())),
+                    },
+                )
+                rows.seek(0)
+                shutil.copyfileobj(rows, member)
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+    stream.seek(0)
+    return stream
+
+
+def write_parquet(samples: Iterable[Sample], task: Task, *, named: bool) -> IO[bytes]:
+    """A column for each part of a sample; the input flattened as the list `x`.
+
+    Args:
+        samples: of one model.
+        task: of it.
+        named: whether its labels have names.
+
+    Raises:
+        InvalidInput: rows of several shapes, or labels that the task had not always.
+    """
+    kind = _label_kind(task, named=named)
+    stream = tempfile.TemporaryFile()  # noqa: SIM115  (its reader closes it)
+    writer: pq.ParquetWriter | None = None
+    rest = iter(samples)
+    first: NDArray[Any] | None = None
+    while True:
+        group = list(itertools.islice(rest, _GROUP))
+        if writer is not None and not group:
+            break
+        for sample in group:
+            first = sample.input if first is None else first
+            if sample.input.shape != first.shape:
+                raise _several_shapes(first, sample.input)
+        try:
+            table = _table(group, kind)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise InvalidInput(
+                f"labels are not of the kind that the task has now ({error}); format=jsonl has "
+                "them as they are",
+                field="format",
+            ) from None
+        if writer is None:
+            writer = pq.ParquetWriter(stream, table.schema)
+        writer.write_table(table)
+    writer.close()
+    stream.seek(0)
+    return stream
+
+
+def _table(group: list[Sample], label_kind: pa.DataType) -> pa.Table:
+    rows = [described(sample) for sample in group]
+    arrays = {
+        name: pa.array([row[name] for row in rows], type=kind) for name, kind in _KINDS.items()
+    }
+    for name in SCORES:
+        arrays[name] = pa.array([row["scores"].get(name) for row in rows], type=pa.float64())
+    labels = [row["label"] for row in rows]
+    if label_kind == pa.list_(pa.float64()):
+        labels = [[label] if isinstance(label, float) else label for label in labels]
+    arrays["label"] = pa.array(labels, type=label_kind)
+    inputs = [sample.input.reshape(-1) for sample in group]
+    flat = np.concatenate(inputs) if inputs else np.empty(0, dtype=np.float32)
+    size = len(inputs[0]) if inputs else 1
+    arrays["x"] = pa.FixedSizeListArray.from_arrays(pa.array(flat), size)
+    return pa.table(arrays)
+
+
+def _label_kind(task: Task, *, named: bool) -> pa.DataType:
+    one = pa.string() if named else pa.int64()
+    if task is Task.MULTILABEL:
+        return pa.list_(one)
+    return one if task in (Task.CLASSIFICATION, Task.BINARY) else pa.list_(pa.float64())
+
+
+_KINDS: dict[str, pa.DataType] = {
+    "id": pa.string(),
+    "model": pa.string(),
+    "version": pa.int64(),
+    "time": pa.string(),
+    "request_id": pa.string(),
+    "row": pa.int64(),
+    "status": pa.string(),
+    "labelled_time": pa.string(),
+}
+
+
+def _several_shapes(one: NDArray[Any], other: NDArray[Any]) -> InvalidInput:
+    return InvalidInput(
+        f"inputs of shapes {list(one.shape)} and {list(other.shape)} are no array together; "
+        "format=jsonl has them as they are",
+        field="format",
+        expected="jsonl",
+    )
