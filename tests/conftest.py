@@ -1,12 +1,36 @@
-"""Threads: the tests' tensors are small, and what runs beside them must not slow them down."""
+"""Threads: the tests' tensors are small, and what runs beside them must not slow them down.
+
+Databases: the same tests on SQLite and on PostgreSQL.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 # Read once, when torch is imported: as `candor serve` sets it (`service/__main__.py`).
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
+import pytest
 import torch
 
+from tests.databases import PostgreSQL, postgresql_server, sqlite_address
+
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
+    """A server that tests share; each takes a database of its own."""
+    with postgresql_server(tmp_path_factory.mktemp("postgresql")) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty database."""
+    if request.param == "sqlite":
+        return sqlite_address(tmp_path)
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    return server.database()

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import IO, Any
 
 import numpy as np
@@ -49,7 +50,7 @@ def write_npz(
     labels: list[Any] = []
     scores: dict[str, list[float]] = {name: [] for name in SCORES}
     first: NDArray[Any] | None = None
-    with tempfile.TemporaryFile() as rows:
+    with tempfile.TemporaryFile() as rows, _handed_over() as stream:
         for sample in samples:
             first = sample.input if first is None else first
             if sample.input.shape != first.shape:
@@ -67,7 +68,6 @@ def write_npz(
         }
         if encode is not None:
             arrays["y"] = encode(labels)
-        stream = tempfile.TemporaryFile()  # noqa: SIM115  (its reader closes it)
         with zipfile.ZipFile(stream, "w") as archive:
             like = np.empty(0) if first is None else first
             with archive.open("x.npy", "w", force_zip64=True) as member:
@@ -84,7 +84,6 @@ def write_npz(
             for name, array in arrays.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, array, allow_pickle=False)
-    stream.seek(0)
     return stream
 
 
@@ -100,35 +99,36 @@ def write_parquet(samples: Iterable[Sample], task: Task, *, named: bool) -> IO[b
         InvalidInput: rows of several shapes, or labels that the task had not always.
     """
     kind = _label_kind(task, named=named)
-    stream = tempfile.TemporaryFile()  # noqa: SIM115  (its reader closes it)
-    writer: pq.ParquetWriter | None = None
     rest = iter(samples)
-    first: NDArray[Any] | None = None
-    while True:
-        group = list(itertools.islice(rest, _GROUP))
-        if writer is not None and not group:
-            break
-        for sample in group:
-            first = sample.input if first is None else first
-            if sample.input.shape != first.shape:
-                raise _several_shapes(first, sample.input)
-        try:
-            table = _table(group, kind)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise InvalidInput(
-                f"labels are not of the kind that the task has now ({error}); format=jsonl has "
-                "them as they are",
-                field="format",
-            ) from None
-        if writer is None:
-            writer = pq.ParquetWriter(stream, table.schema)
+    group = list(itertools.islice(rest, _GROUP))
+    table = _table(group, kind)
+    first = group[0].input if group else None
+    with _handed_over() as stream, pq.ParquetWriter(stream, table.schema) as writer:
         writer.write_table(table)
-    writer.close()
-    stream.seek(0)
+        while group := list(itertools.islice(rest, _GROUP)):
+            writer.write_table(_table(group, kind, first))
     return stream
 
 
-def _table(group: list[Sample], label_kind: pa.DataType) -> pa.Table:
+@contextmanager
+def _handed_over() -> Iterator[IO[bytes]]:
+    """A file on the disk from its beginning, for whoever gets it to close; gone if that fails."""
+    stream = tempfile.TemporaryFile()  # noqa: SIM115  (its reader closes it)
+    try:
+        yield stream
+        stream.seek(0)
+    except BaseException:
+        stream.close()
+        raise
+
+
+def _table(
+    group: list[Sample], label_kind: pa.DataType, like: NDArray[Any] | None = None
+) -> pa.Table:
+    for sample in group:
+        like = sample.input if like is None else like
+        if sample.input.shape != like.shape:
+            raise _several_shapes(like, sample.input)
     rows = [described(sample) for sample in group]
     arrays = {
         name: pa.array([row[name] for row in rows], type=kind) for name, kind in _KINDS.items()
@@ -138,7 +138,14 @@ def _table(group: list[Sample], label_kind: pa.DataType) -> pa.Table:
     labels = [row["label"] for row in rows]
     if label_kind == pa.list_(pa.float64()):
         labels = [[label] if isinstance(label, float) else label for label in labels]
-    arrays["label"] = pa.array(labels, type=label_kind)
+    try:
+        arrays["label"] = pa.array(labels, type=label_kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise InvalidInput(
+            f"labels are not of the kind that the task has now ({error}); format=jsonl has them "
+            "as they are",
+            field="format",
+        ) from None
     inputs = [sample.input.reshape(-1) for sample in group]
     flat = np.concatenate(inputs) if inputs else np.empty(0, dtype=np.float32)
     size = len(inputs[0]) if inputs else 1

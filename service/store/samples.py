@@ -36,8 +36,10 @@ from service.store import migrations
 from service.store.contract import NewSample, Sample, Status, digest, new_id, packed, unpacked
 from service.store.tables import SCORES, samples
 
-_SQLITE_BUSY_S = 5.0
-_CONNECT_S = 5
+_BUSY_S = 5
+"""Seconds that another's lock is waited for, and PostgreSQL's host."""
+
+_STATEMENT_S = 60
 _NONE = -1e308
 """Stands for a score that a sample does not have; both databases know it."""
 
@@ -299,9 +301,10 @@ def _engine(url: str) -> Engine:
         if parsed.drivername in ("postgres", "postgresql"):
             parsed = parsed.set(drivername="postgresql+psycopg")
         if parsed.get_backend_name() == "postgresql":
-            return create_engine(
-                parsed, pool_pre_ping=True, connect_args={"connect_timeout": _CONNECT_S}
-            )
+            # A table that somebody locked, or a host that is silent, must not wait for ever.
+            patience = f"-c lock_timeout={_BUSY_S}s -c statement_timeout={_STATEMENT_S}s"
+            limits = {"connect_timeout": _BUSY_S, "options": patience}
+            return create_engine(parsed, pool_pre_ping=True, connect_args=limits)
         if parsed.get_backend_name() != "sqlite":
             raise ArgumentError(f"{parsed.get_backend_name()} is not supported")
         # Every transaction opens the file by its name: whoever removed it is not written past.
@@ -329,7 +332,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     """Readers beside a writer, a commit that survives a crash, and deletions that leave nothing."""
     connection.isolation_level = None
     for pragma in (
-        f"busy_timeout={int(1000 * _SQLITE_BUSY_S)}",
+        f"busy_timeout={int(1000 * _BUSY_S)}",
         "journal_mode=WAL",
         "synchronous=FULL",
         "secure_delete=ON",

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,12 +44,17 @@ def serving(
     models: Path, *flags: str, environment: dict[str, str] | None = None
 ) -> Iterator[Server]:
     """Start a server on a free port, wait until its models were tried, end it afterwards."""
+    kept = tempfile.TemporaryDirectory()
     process = subprocess.Popen(
         [sys.executable, "-m", "service", "serve", "--models", str(models), "--port", "0", *flags],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, **(environment or {})},
+        env={
+            **os.environ,
+            "CANDOR_DATABASE_URL": f"sqlite:///{kept.name}/samples.sqlite",
+            **(environment or {}),
+        },
     )
     printed: list[str] = []
     announced = threading.Event()
@@ -74,5 +80,6 @@ def serving(
         process.kill()
         process.wait()
         reader.join()
+        kept.cleanup()
         assert process.stdout is not None
         process.stdout.close()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from service.registry.labels import held, named
+import numpy as np
+import pytest
+
+from service.errors import InvalidInput
+from service.registry.labels import check_label, encode, held, named
 from service.registry.manifest import InputSpec, Manifest
 from service.types import Task
 
 NAMED = Manifest(task=Task.MULTILABEL, input=InputSpec(shape=(2,)), labels=("cat", "dog", "owl"))
+NAMES = ("cat", "dog", "7")
 BARE = NAMED.model_copy(update={"labels": None})
 
 
@@ -21,3 +26,70 @@ def test_a_row_has_the_labels_that_hold_in_their_order() -> None:
     holds = np.array([[True, False, True], [False, False, False]])
     assert held(NAMED, holds) == [["cat", "owl"], []]
     assert held(BARE, holds) == [[0, 2], []]
+
+
+def manifest(task: Task, labels: tuple[str, ...] | None = None) -> Manifest:
+    return Manifest(task=task, input=InputSpec(shape=(4,)), labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "given", "kept", "code"),
+    [
+        (Task.CLASSIFICATION, NAMES, "dog", "dog", 1),
+        (Task.CLASSIFICATION, NAMES, 0, "cat", 0),
+        (Task.CLASSIFICATION, NAMES, "7", "7", 2),
+        (Task.CLASSIFICATION, None, 12, 12, 12),
+        (Task.BINARY, None, True, 1, 1),
+        (Task.BINARY, ("no", "yes"), False, "no", 0),
+        (Task.MULTILABEL, NAMES, ["7", 0, "cat"], ["cat", "7"], [True, False, True]),
+        (Task.MULTILABEL, NAMES, [], [], [False, False, False]),
+        (Task.REGRESSION, None, 3, 3.0, 3.0),
+        (Task.HETEROSCEDASTIC_REGRESSION, None, [1, 2.5], [1.0, 2.5], [1.0, 2.5]),
+    ],
+)
+def test_a_label_is_kept_by_name_and_trained_on_by_index(
+    task: Task, labels: tuple[str, ...] | None, given: Any, kept: Any, code: Any
+) -> None:
+    of = manifest(task, labels)
+    found = check_label(of, given)
+    assert found == kept
+    assert type(found) is type(kept)
+    assert encode(of, [kept, kept]).tolist() == [code, code]
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "given", "words"),
+    [
+        (Task.CLASSIFICATION, NAMES, "fish", "cat, dog, 7"),
+        (Task.CLASSIFICATION, NAMES, 3, "cat, dog, 7"),
+        (Task.CLASSIFICATION, NAMES, -1, "cat, dog, 7"),
+        (Task.CLASSIFICATION, NAMES, True, "cat, dog, 7"),
+        (Task.CLASSIFICATION, NAMES, ["cat"], "cat, dog, 7"),
+        (Task.CLASSIFICATION, NAMES, None, "cat, dog, 7"),
+        (Task.CLASSIFICATION, None, "cat", "index of a class"),
+        (Task.CLASSIFICATION, None, 1.5, "index of a class"),
+        (Task.BINARY, None, 2, "index of a class"),
+        (Task.MULTILABEL, NAMES, "cat", "a list of the labels that hold"),
+        (Task.MULTILABEL, NAMES, ["fish"], "cat, dog, 7"),
+        (Task.REGRESSION, None, "1", "finite number"),
+        (Task.REGRESSION, None, float("nan"), "finite number"),
+        (Task.REGRESSION, None, [], "finite number"),
+        (Task.REGRESSION, None, True, "finite number"),
+    ],
+)
+def test_what_is_no_label_is_said_with_what_is(
+    task: Task, labels: tuple[str, ...] | None, given: Any, words: str
+) -> None:
+    with pytest.raises(InvalidInput, match=words) as raised:
+        check_label(manifest(task, labels), given)
+    assert raised.value.field == "label"
+
+
+def test_multilabel_rows_without_names_are_as_wide_as_the_last_label() -> None:
+    found = encode(manifest(Task.MULTILABEL), [[0], [3], []])
+    assert found.tolist() == [[True, False, False, False], [False] * 3 + [True], [False] * 4]
+
+
+def test_regression_labels_of_several_lengths_are_no_array() -> None:
+    with pytest.raises(InvalidInput, match="jsonl"):
+        encode(manifest(Task.REGRESSION), [[1.0], [1.0, 2.0]])

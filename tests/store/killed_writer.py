@@ -32,7 +32,7 @@ def main() -> None:
             request = f"{run}-{number}-{count}"
             values = np.frombuffer(request.ljust(32).encode(), dtype=np.uint8)
             writer.offer([NewSample("digits", 1, 0.0, request, 0, values, {"variance": 1.0})])
-            if count % 50 == 0:
+            if count % 20 == 0:
                 threading.Event().wait(0.01)
 
     threads = [threading.Thread(target=write, args=(n,), daemon=True) for n in range(WRITERS)]

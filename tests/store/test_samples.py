@@ -196,7 +196,7 @@ def test_a_database_that_is_not_there_is_said(
 def test_a_locked_file_is_an_error_of_the_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.store.samples._SQLITE_BUSY_S", 0.05)
+    monkeypatch.setattr("service.store.samples._BUSY_S", 0.05)
     store = SampleStore(f"sqlite:///{tmp_path / 'samples.sqlite'}")
     store.prepare()
     with sqlite3.connect(tmp_path / "samples.sqlite", isolation_level=None) as other:

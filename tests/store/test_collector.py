@@ -1,0 +1,167 @@
+"""From answers to samples: the rows that the rule chooses, within the limits, in nobody's way."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.store.collector import Collector, Told
+from service.store.keeping import read_rules
+from service.store.samples import Limits, SampleStore
+from tests.databases import sqlite_address
+
+
+@contextmanager
+def collecting(
+    store: SampleStore, rules: str, limits: Limits | None = None, quantile: float = 0.9
+) -> Iterator[tuple[Collector, Counter[str]]]:
+    told: Counter[str] = Counter()
+
+    def dropped(count: int) -> None:
+        told["dropped"] += count
+
+    def kept(model: str, count: int) -> None:
+        told[model] += count
+
+    collector = Collector(
+        store,
+        read_rules(rules),
+        "mutual_information",
+        quantile,
+        2**20,
+        limits or Limits(),
+        Told(kept, dropped),
+    )
+    try:
+        yield collector, told
+    finally:
+        assert collector.close(30.0)
+        store.close()
+
+
+def consider(
+    collector: Collector,
+    scores: list[float],
+    *,
+    model: str = "digits",
+    flagged: list[bool] | None = None,
+    first: int = 0,
+) -> None:
+    """Rows whose input is their number."""
+    values = np.array(scores)
+    collector.consider(
+        model,
+        1,
+        np.arange(first, first + len(values), dtype=np.float32)[:, None],
+        {"variance": values / 2, "mutual_information": values, "variation_ratio": None},
+        None if flagged is None else np.array(flagged),
+        f"request-{first}",
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SampleStore:
+    return SampleStore(sqlite_address(tmp_path))
+
+
+def held(store: SampleStore, model: str = "digits") -> list[float]:
+    return sorted(float(sample.input[0]) for sample in store.every(model, None))
+
+
+def test_flagged_rows_are_kept_with_their_scores(store: SampleStore) -> None:
+    with collecting(store, "uncertain") as (collector, told):
+        consider(collector, [0.9, 0.1, 0.5], flagged=[False, True, True], first=7)
+        assert collector.flush(30.0)
+        assert held(store) == [8, 9]
+        [first, second], _ = store.page("digits", None, "mutual_information", 10)
+        assert first.scores == {"variance": 0.25, "mutual_information": 0.5}
+        assert (second.request_id, second.row, second.version) == ("request-7", 1, 1)
+        assert abs(second.time - time.time()) < 60
+        assert told == {"digits": 2}
+
+
+def test_only_models_that_are_switched_on_are_kept(store: SampleStore) -> None:
+    with collecting(store, "digits=all") as (collector, told):
+        assert collector.keeps("digits")
+        assert not collector.keeps("co2")
+        consider(collector, [1.0], model="co2")
+        consider(collector, [1.0])
+        assert collector.flush(30.0)
+        assert store.counts() == {("digits", "unlabelled"): 1}
+        assert told == {"digits": 1}
+
+
+def test_nothing_kept_opens_no_database(store: SampleStore, tmp_path: Path) -> None:
+    with collecting(store, "off") as (collector, _):
+        consider(collector, [1.0, 2.0])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_least_uncertain_leave_a_full_store(store: SampleStore) -> None:
+    with collecting(store, "uncertain", Limits(samples=5)) as (collector, _):
+        for first in range(0, 40, 10):
+            consider(
+                collector, [float(first + n) for n in range(10)], flagged=[True] * 10, first=first
+            )
+            assert collector.flush(30.0)
+    assert held(store) == [35, 36, 37, 38, 39]
+
+
+def test_of_a_random_share_the_oldest_leave(
+    store: SampleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The least uncertain leaving would bias what is meant to be like all requests."""
+    clock = iter(range(1000, 2000))
+    monkeypatch.setattr("service.store.collector.time.time", lambda: float(next(clock)))
+    with collecting(store, "all", Limits(samples=3)) as (collector, _):
+        for first in range(6):
+            consider(collector, [10.0 - first], first=first)
+            assert collector.flush(30.0)
+    assert held(store) == [3, 4, 5]
+
+
+def test_what_is_too_old_leaves_though_nothing_comes(
+    store: SampleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.store.writer.TEND_EVERY_S", 0.05)
+    monkeypatch.setattr("service.store.collector.TEND_EVERY_S", 0.0)
+    with collecting(store, "all", Limits(age_s=0.5)) as (collector, _):
+        consider(collector, [1.0])
+        assert collector.flush(30.0)
+        assert held(store) == [0]
+        deadline = time.monotonic() + 30
+        while held(store) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert held(store) == []
+
+
+def test_a_dense_output_counts_by_the_mean_of_its_places(store: SampleStore) -> None:
+    with collecting(store, "all") as (collector, _):
+        collector.consider(
+            "digits",
+            1,
+            np.eye(2, 3, dtype=np.float32),
+            {"variance": np.array([[1.0, 3.0], [np.nan, 1.0]])},
+            None,
+            "request",
+        )
+        assert collector.flush(30.0)
+        assert [s.scores for s in store.every("digits", None)] in (
+            [{"variance": 2.0}, {}],
+            [{}, {"variance": 2.0}],
+        )
+
+
+def test_rows_are_copied_before_the_request_ends(store: SampleStore) -> None:
+    with collecting(store, "all") as (collector, _):
+        rows = np.ones((1, 2), dtype=np.float32)
+        collector.consider("digits", 1, rows, {"variance": np.ones(1)}, None, "request")
+        rows[:] = 7
+        assert collector.flush(30.0)
+        assert next(store.every("digits", None)).input.tolist() == [1.0, 1.0]
