@@ -10,10 +10,11 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY service ./service
 RUN /opt/candor/bin/pip install --no-cache-dir --constraint constraints.txt \
-    --extra-index-url "${TORCH_INDEX}" ${PIP_OPTIONS} .
+    --extra-index-url "${TORCH_INDEX}" ${PIP_OPTIONS} ".[postgresql]"
 
 FROM ${BASE}
-RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin candor
+RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin candor \
+    && install --directory --owner candor --group candor /var/lib/candor
 COPY --from=build /opt/candor /opt/candor
 COPY models /models
 ENV PATH=/opt/candor/bin:$PATH \
@@ -21,7 +22,8 @@ ENV PATH=/opt/candor/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     CANDOR_HOST=0.0.0.0 \
     CANDOR_PORT=8000 \
-    CANDOR_MODELS=/models
+    CANDOR_MODELS=/models \
+    CANDOR_DATABASE_URL=sqlite:////var/lib/candor/samples.sqlite
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s \

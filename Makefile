@@ -5,6 +5,7 @@
 #   make lint     ruff and mypy
 #   make bench    throughput beside the plain ways, side by side in one run
 #   make bench-peers  installs LitServe, BentoML and Ray Serve, which make bench then measures, too
+#   make kill-store  servers that keep samples are killed twenty times on each database
 #   make check-gpu  the tests and the engine's benchmark on a GPU
 #   make train    train the shipped models again, from their seeds
 #   make quality  their held-out quality, as in models/README.md
@@ -26,7 +27,7 @@ PEER_bentoml := bentoml==1.4.39
 PEER_ray := ray[serve]==2.60.0
 PEER_TORCH := torch==2.13.0 numpy==2.4.6
 
-.PHONY: serve test lint format bench bench-peers check-gpu train quality needs-data evaluate clean
+.PHONY: serve test lint format bench bench-peers kill-store check-gpu train quality needs-data evaluate clean
 
 serve: $(VENV)/.installed
 	@$(VENV)/bin/candor serve
@@ -52,6 +53,9 @@ bench: $(VENV)/.installed-dev
 
 bench-peers: $(PEERS)/litserve/.installed $(PEERS)/bentoml/.installed $(PEERS)/ray/.installed
 	@echo "make bench now measures them, too"
+
+kill-store: $(VENV)/.installed-dev
+	KILLS=20 $(VENV)/bin/python -m pytest tests/store/test_writer.py tests/e2e/test_sample_store_kills.py -k kill
 
 # All that a GPU does otherwise, and the engine's benchmark on it.
 check-gpu: $(VENV)/.installed-dev

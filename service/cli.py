@@ -144,6 +144,23 @@ def serve(
     drain_linger_s: Annotated[
         float | None, typer.Option(help="Least seconds to answer 503 after SIGTERM.")
     ] = None,
+    database_url: Annotated[str | None, typer.Option(help="Of the sample store.")] = None,
+    keep_samples: Annotated[
+        str | None, typer.Option(help="off, uncertain, random:SHARE or all; or MODEL=one,...")
+    ] = None,
+    keep_score: Annotated[
+        str | None, typer.Option(help="By which a row is uncertain, where not calibrated.")
+    ] = None,
+    keep_quantile: Annotated[
+        float | None, typer.Option(help="Of a model's last rows; above it one is uncertain.")
+    ] = None,
+    keep_limit: Annotated[int | None, typer.Option(help="Samples of a model.")] = None,
+    keep_days: Annotated[
+        float | None, typer.Option(help="After which a sample without a label leaves.")
+    ] = None,
+    keep_queue_bytes: Annotated[
+        int | None, typer.Option(help="Inputs that may wait for the sample store.")
+    ] = None,
     log_level: Annotated[
         str | None, typer.Option(help="debug (with every request), info, warning or error.")
     ] = None,

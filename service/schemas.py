@@ -233,6 +233,21 @@ class Removed(BaseModel):
     deleted: int
 
 
+class LabelStudioSetup(BaseModel):
+    """Body of `POST /label-studio/setup`; Label Studio sends more, which is not needed."""
+
+    labelling: str | None = Field(
+        None, alias="schema", description="the project's labelling configuration, XML"
+    )
+
+
+class LabelStudioTasks(BaseModel):
+    """Body of `POST /label-studio/predict`; Label Studio sends more, which is not needed."""
+
+    tasks: list[Any] = Field(description="each with the model's input as `data.input`")
+    label_config: str | None = Field(None, description="the project's labelling configuration, XML")
+
+
 _PLACES = "; D... are the places of a dense output (pixels, tokens), none otherwise"
 PerRow = Annotated[list[Any], Field(description="[B, D...]" + _PLACES)]
 PerOutput = Annotated[list[Any], Field(description="[B, C, D...]" + _PLACES)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 import uuid
@@ -14,6 +15,8 @@ import psycopg
 # Where pgserver keeps track of its servers; without it it warns of choosing a place by itself.
 os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp())
 
+_LOCK = Path(tempfile.gettempdir()) / "candor-tests-postgresql.lock"
+
 
 class PostgreSQL:
     """A server of its own, listening on a socket."""
@@ -21,7 +24,10 @@ class PostgreSQL:
     def __init__(self, folder: Path) -> None:
         from pgserver.postgres_server import PostgresServer
 
-        self._server = PostgresServer(folder, cleanup_mode=None)
+        # As root it makes a user first, which two processes must not do at once.
+        with _LOCK.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._server = PostgresServer(folder, cleanup_mode=None)
         # What a test kills is never the database: it need not survive a power cut.
         self.execute("ALTER SYSTEM SET fsync = off")
         self.execute("SELECT pg_reload_conf()")

@@ -13,7 +13,16 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from service import __version__
-from service.api import errors, evaluate, health, models, predict, query, samples
+from service.api import (
+    errors,
+    evaluate,
+    health,
+    label_studio,
+    models,
+    predict,
+    query,
+    samples,
+)
 from service.api.front import Front
 from service.api.scope import Service
 from service.inference.devices import resources
@@ -96,7 +105,7 @@ def build_app(service: Service) -> Front:
         summary="Dropout-trained PyTorch models that say how sure they are.",
         lifespan=lifespan,
     )
-    for module in (predict, evaluate, query, samples, models, health):
+    for module in (predict, evaluate, query, samples, label_studio, models, health):
         app.include_router(module.router)
     errors.install(app)
     return Front(app, service, {"/predict": predict.predict, "/eval": evaluate.evaluate})

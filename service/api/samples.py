@@ -34,7 +34,6 @@ from service.schemas import (
 )
 from service.store.contract import Sample, Status, described, moment
 from service.store.export import write_jsonl, write_npz, write_parquet
-from service.types import Task
 
 router = APIRouter(prefix="/samples")
 
@@ -47,7 +46,6 @@ _MEDIA_TYPES = {
     "npz": "application/x-npz",
     "parquet": "application/vnd.apache.parquet",
 }
-_CLASSES = (Task.CLASSIFICATION, Task.BINARY, Task.MULTILABEL)
 
 Number = Annotated[str, Path(description="id of a sample")]
 
@@ -160,7 +158,7 @@ def _order(service: Service, model: str | None) -> str:
             manifest = service.registry.model(model).manifest
         except ModelNotFound:
             manifest = None
-        if manifest is not None and manifest.task not in _CLASSES:
+        if manifest is not None and manifest.task.is_regression:
             return "variance"
     return "mutual_information"
 

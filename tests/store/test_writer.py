@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import sqlite3
@@ -21,7 +22,7 @@ from service.store.samples import SampleStore
 from service.store.writer import SampleWriter
 
 ROOT = Path(__file__).parents[2]
-KILLS = 3
+KILLS = int(os.environ.get("KILLS", "2"))
 """Of each database; `make kill-store` does it twenty times."""
 
 
