@@ -99,10 +99,10 @@ def service_section(result: dict[str, Any]) -> str:
     generator = max(row["generator_share"] for row in large)
     lines += [
         "",
-        "Bodies of 256 rows as .npy, answers as .npz, float32: of what the engine alone does in the",
-        "processor time that the load generator leaves it on this machine (the generator takes up to",
-        f"{generator:.1%} of a core), {shares} connections come through HTTP. A single connection",
-        "waits for its own request and answer to be read.",
+        "Bodies of 256 rows as .npy, answers as .npz, float32: of what the engine alone does in",
+        "the processor time that the load generator leaves it on this machine (the generator",
+        f"takes up to {generator:.1%} of a core), {shares} connections",
+        "come through HTTP. A single connection waits for its own request and answer to be read.",
     ]
     return "\n".join(lines)
 

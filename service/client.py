@@ -206,6 +206,12 @@ class _Calls:
         response = yield from self._send(self._request("GET", "/samples/export", params=options))
         return _content(response)
 
+    def reload(self, model: str) -> _Steps[ModelInfo]:
+        """Steps of `POST /models/{name}/reload`."""
+        path = f"/models/{quote(model, safe='')}/reload"
+        response = yield from self._send(self._request("POST", path))
+        return ModelInfo.model_validate_json(response.content)
+
     def _post(self, path: str, inputs: Any, fields: dict[str, Any]) -> _Steps[httpx.Response]:
         array = _to_array(inputs)
         if array.dtype.kind in "iufb" and array.size >= BINARY_FROM:
@@ -375,6 +381,10 @@ class Client:
         """`GET /models`."""
         return self._drive(self._calls.models())
 
+    def reload(self, model: str) -> ModelInfo:
+        """`POST /models/{name}/reload`: returns once its new versions serve."""
+        return self._drive(self._calls.reload(model))
+
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
@@ -516,6 +526,10 @@ class AsyncClient:
     async def models(self) -> list[ModelInfo]:
         """See `Client.models`."""
         return await self._drive(self._calls.models())
+
+    async def reload(self, model: str) -> ModelInfo:
+        """See `Client.reload`."""
+        return await self._drive(self._calls.reload(model))
 
     async def close(self) -> None:
         """Close the connections."""
