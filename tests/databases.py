@@ -56,13 +56,15 @@ class PostgreSQL:
 
 
 @contextmanager
-def postgresql_server(folder: Path) -> Iterator[PostgreSQL]:
+def postgresql_server() -> Iterator[PostgreSQL]:
     """A server while the context lasts."""
-    server = PostgreSQL(folder)
-    try:
-        yield server
-    finally:
-        server.stop()
+    # Not in pytest's folders: as root the server is another user, and pytest locks others out.
+    with tempfile.TemporaryDirectory(prefix="candor-postgresql-") as folder:
+        server = PostgreSQL(Path(folder))
+        try:
+            yield server
+        finally:
+            server.stop()
 
 
 def sqlite_address(folder: Path) -> str:

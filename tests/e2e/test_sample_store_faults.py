@@ -151,10 +151,8 @@ def test_a_file_that_is_locked_or_gone(tmp_path: Path) -> None:
         assert found.listed() == 5
 
 
-def test_a_postgresql_that_is_gone_read_only_or_locked(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    with postgresql_server(tmp_path_factory.mktemp("gone")) as server:
+def test_a_postgresql_that_is_gone_read_only_or_locked(tmp_path: Path) -> None:
+    with postgresql_server() as server:
         url = server.database()
 
         def read_only(value: str) -> None:
