@@ -1,4 +1,4 @@
-"""Active learning from end to end: python examples/active_learning.py, some three minutes on two cores.
+"""Active learning from end to end: python examples/active_learning.py, three minutes on two cores.
 
 A server is started with four untrained models of scikit-learn's digits, one for each strategy. Each
 begins with the same 20 labels. Then, again and again: ask the server which ten of the unlabelled
