@@ -1,0 +1,320 @@
+"""The two clients: one blocks, one is for asyncio; they make the same calls."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from service.client.answers import (
+    Array,
+    Evaluation,
+    KeptSample,
+    Prediction,
+    SamplePage,
+    Selection,
+)
+from service.client.calls import AnswerT, Calls, Steps, predict_options, query_options
+from service.schemas import ModelInfo
+
+
+class Client:
+    """Blocking client; keeps its connections. Safe to share between threads.
+
+    Args:
+        url: of the server.
+        token: sent as `Authorization: Bearer`.
+        timeout_s: seconds for each attempt.
+        retries: further attempts after 429, 503 or a refused connection, with growing waits.
+
+    Every method raises the errors of `service.errors`.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        token: str | None = None,
+        timeout_s: float = 60.0,
+        retries: int = 3,
+    ) -> None:
+        self._calls = Calls(url, token, timeout_s, retries)
+        self._http = httpx.Client()
+
+    def predict(
+        self,
+        inputs: Any,
+        *,
+        model: str | None = None,
+        version: int | None = None,
+        passes: int | None = None,
+        tolerance: float | None = None,
+        max_passes: int | None = None,
+        seed: int | str | None = None,
+        masks: str | None = None,
+        fields: Sequence[str] | None = None,
+    ) -> Prediction:
+        """`POST /predict`: inputs [B, D...] as an array, a tensor or lists; `fields` to return."""
+        options = predict_options(
+            model, version, passes, tolerance, max_passes, seed, masks, fields
+        )
+        return self._drive(self._calls.predict(inputs, options))
+
+    def eval(
+        self, inputs: Any, *, model: str | None = None, version: int | None = None
+    ) -> Evaluation:
+        """`POST /eval`: one deterministic pass."""
+        return self._drive(self._calls.evaluate(inputs, {"model": model, "version": version}))
+
+    def query(
+        self,
+        inputs: Any,
+        k: int,
+        *,
+        strategy: str = "bald",
+        model: str | None = None,
+        version: int | None = None,
+        passes: int | None = None,
+        seed: int | str | None = None,
+        exclude: Sequence[int] = (),
+    ) -> Selection:
+        """`POST /query`: k rows of a pool [N, D...] whose labels would say most."""
+        options = query_options(k, strategy, model, version, passes, seed, exclude)
+        return self._drive(self._calls.query(inputs, options))
+
+    def samples(
+        self,
+        *,
+        model: str | None = None,
+        status: str | None = None,
+        order: str | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> SamplePage:
+        """`GET /samples`: kept rows of requests, the most uncertain first, a page at a time."""
+        options = {
+            "model": model,
+            "status": status,
+            "order": order,
+            "limit": limit,
+            "after": after,
+        }
+        return self._drive(self._calls.samples(options))
+
+    def lease(
+        self,
+        model: str,
+        *,
+        limit: int | None = None,
+        seconds: float | None = None,
+        order: str | None = None,
+    ) -> SamplePage:
+        """`POST /samples/lease`: samples that nobody else is given, or labels, for `seconds`."""
+        options = {"model": model, "limit": limit, "seconds": seconds, "order": order}
+        return self._drive(self._calls.lease(options))
+
+    def label(self, number: str, label: Any, *, lease: str | None = None) -> KeptSample:
+        """`POST /samples/{id}/label`: a class by name or index, a list of those that hold, or a
+        number."""
+        return self._drive(self._calls.label(number, label, lease))
+
+    def skip(self, number: str, *, lease: str | None = None) -> KeptSample:
+        """`POST /samples/{id}/skip`: nobody is asked for it again."""
+        return self._drive(self._calls.skip(number, lease))
+
+    def remove_samples(self, *, model: str | None = None, request_id: str | None = None) -> int:
+        """`DELETE /samples`: for good; returns how many there were."""
+        return self._drive(self._calls.remove({"model": model, "request_id": request_id}))
+
+    def export(self, model: str, *, status: str = "labelled") -> dict[str, Array]:
+        """`GET /samples/export` as arrays: `x` [N, D...], `y` [N] of labelled ones, scores [N]."""
+        return self._drive(self._calls.export({"model": model, "status": status}))
+
+    def models(self) -> list[ModelInfo]:
+        """`GET /models`."""
+        return self._drive(self._calls.models())
+
+    def reload(self, model: str) -> ModelInfo:
+        """`POST /models/{name}/reload`: returns once its new versions serve."""
+        return self._drive(self._calls.reload(model))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _drive(self, steps: Steps[AnswerT]) -> AnswerT:
+        answer: httpx.Response | httpx.TransportError | None = None
+        while True:
+            try:
+                step = steps.send(answer)
+            except StopIteration as done:
+                result: AnswerT = done.value
+                return result
+            answer = None
+            if isinstance(step, float):
+                time.sleep(step)
+                continue
+            try:
+                answer = self._http.send(step)
+            except httpx.TransportError as error:
+                answer = error
+
+
+class AsyncClient:
+    """The same for asyncio; see `Client`."""
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        token: str | None = None,
+        timeout_s: float = 60.0,
+        retries: int = 3,
+    ) -> None:
+        self._calls = Calls(url, token, timeout_s, retries)
+        self._http = httpx.AsyncClient(limits=httpx.Limits(max_connections=None))
+
+    async def predict(
+        self,
+        inputs: Any,
+        *,
+        model: str | None = None,
+        version: int | None = None,
+        passes: int | None = None,
+        tolerance: float | None = None,
+        max_passes: int | None = None,
+        seed: int | str | None = None,
+        masks: str | None = None,
+        fields: Sequence[str] | None = None,
+    ) -> Prediction:
+        """See `Client.predict`."""
+        options = predict_options(
+            model, version, passes, tolerance, max_passes, seed, masks, fields
+        )
+        return await self._drive(self._calls.predict(inputs, options))
+
+    async def eval(
+        self, inputs: Any, *, model: str | None = None, version: int | None = None
+    ) -> Evaluation:
+        """See `Client.eval`."""
+        return await self._drive(self._calls.evaluate(inputs, {"model": model, "version": version}))
+
+    async def query(
+        self,
+        inputs: Any,
+        k: int,
+        *,
+        strategy: str = "bald",
+        model: str | None = None,
+        version: int | None = None,
+        passes: int | None = None,
+        seed: int | str | None = None,
+        exclude: Sequence[int] = (),
+    ) -> Selection:
+        """See `Client.query`."""
+        options = query_options(k, strategy, model, version, passes, seed, exclude)
+        return await self._drive(self._calls.query(inputs, options))
+
+    async def samples(
+        self,
+        *,
+        model: str | None = None,
+        status: str | None = None,
+        order: str | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> SamplePage:
+        """See `Client.samples`."""
+        options = {
+            "model": model,
+            "status": status,
+            "order": order,
+            "limit": limit,
+            "after": after,
+        }
+        return await self._drive(self._calls.samples(options))
+
+    async def lease(
+        self,
+        model: str,
+        *,
+        limit: int | None = None,
+        seconds: float | None = None,
+        order: str | None = None,
+    ) -> SamplePage:
+        """See `Client.lease`."""
+        options = {"model": model, "limit": limit, "seconds": seconds, "order": order}
+        return await self._drive(self._calls.lease(options))
+
+    async def label(self, number: str, label: Any, *, lease: str | None = None) -> KeptSample:
+        """See `Client.label`."""
+        return await self._drive(self._calls.label(number, label, lease))
+
+    async def skip(self, number: str, *, lease: str | None = None) -> KeptSample:
+        """See `Client.skip`."""
+        return await self._drive(self._calls.skip(number, lease))
+
+    async def remove_samples(
+        self, *, model: str | None = None, request_id: str | None = None
+    ) -> int:
+        """See `Client.remove_samples`."""
+        return await self._drive(self._calls.remove({"model": model, "request_id": request_id}))
+
+    async def export(self, model: str, *, status: str = "labelled") -> dict[str, Array]:
+        """See `Client.export`."""
+        return await self._drive(self._calls.export({"model": model, "status": status}))
+
+    async def models(self) -> list[ModelInfo]:
+        """See `Client.models`."""
+        return await self._drive(self._calls.models())
+
+    async def reload(self, model: str) -> ModelInfo:
+        """See `Client.reload`."""
+        return await self._drive(self._calls.reload(model))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _drive(self, steps: Steps[AnswerT]) -> AnswerT:
+        answer: httpx.Response | httpx.TransportError | None = None
+        while True:
+            try:
+                step = steps.send(answer)
+            except StopIteration as done:
+                result: AnswerT = done.value
+                return result
+            answer = None
+            if isinstance(step, float):
+                await asyncio.sleep(step)
+                continue
+            try:
+                answer = await self._http.send(step)
+            except httpx.TransportError as error:
+                answer = error
