@@ -521,8 +521,7 @@ def query(
         choosing.check_strategy(strategy, loaded.manifest.task)
         rows = open_pool(pool, loaded.manifest.input, largest_pixel)
         excluded = frozenset() if exclude is None else _row_numbers(exclude)
-        if k > (left := rows.rows - sum(index < rows.rows for index in excluded)):
-            raise InvalidInput(f"-k is {k}, and {left} rows are left to choose from", field="k")
+        choosing.check_left(k, rows.rows, excluded)
         plan = loaded.manifest.plan_for(passes, seed)
         with _row_bar() as progress:
             chosen = select_from_pool(loaded, rows, strategy, k, plan, progress, excluded)

@@ -12,8 +12,14 @@ from service.api.bodies import read_request, wants_npz, write_json, write_npz
 from service.api.documentation import describe
 from service.api.limits import check_work, timeout_s
 from service.api.scope import client_left, served_by, service_of
-from service.errors import InvalidInput
-from service.inference.choosing import BATCH_BALD, check_strategy, needs, plan_of, select
+from service.inference.choosing import (
+    BATCH_BALD,
+    check_left,
+    check_strategy,
+    needs,
+    plan_of,
+    select,
+)
 from service.schemas import QueryAnswer, QueryRequest
 
 router = APIRouter()
@@ -30,7 +36,8 @@ async def query(request: Request) -> Response:
     check_strategy(body.strategy, task)
     plan = plan_of(body.strategy, model.manifest.plan_for(body.passes, body.seed))
     inputs = raw.batch(model.manifest.input)
-    excluded = _excluded(body, len(inputs))
+    excluded = frozenset(body.exclude)
+    check_left(body.k, len(inputs), excluded)
     check_work(request, len(inputs), plan.passes)
     until_s = time.monotonic() + timeout_s(request)
     fields = await service.runner.submit(
@@ -57,28 +64,3 @@ async def query(request: Request) -> Response:
         "scores": chosen.scores,
     }
     return write_npz(answer) if wants_npz(request) else write_json(answer)
-
-
-def _excluded(body: QueryRequest, rows: int) -> frozenset[int]:
-    """The rows that are not to be chosen, all of which there are.
-
-    Raises:
-        InvalidInput: a row that there is not, or more points wanted than are left.
-    """
-    excluded = frozenset(body.exclude)
-    if excluded and max(excluded) >= rows:
-        raise InvalidInput(
-            f"`exclude` names row {max(excluded)}; `inputs` has {rows}, 0 to {rows - 1}",
-            field="exclude",
-            expected=f"0 to {rows - 1}",
-            received=max(excluded),
-        )
-    left = rows - len(excluded)
-    if body.k > left:
-        raise InvalidInput(
-            f"`k` is {body.k}, and {left} rows are left to choose from",
-            field="k",
-            expected=f"1 to {left}",
-            received=body.k,
-        )
-    return excluded

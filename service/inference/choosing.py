@@ -54,6 +54,34 @@ def check_strategy(strategy: str, task: Task) -> None:
         )
 
 
+def check_left(k: int, rows: int, exclude: Collection[int]) -> None:
+    """Refuse to choose more points than are left.
+
+    Args:
+        k: points wanted.
+        rows: of the pool.
+        exclude: those that are not to be chosen, each once.
+
+    Raises:
+        InvalidInput: `exclude` names a row that there is not, or `k` are not left.
+    """
+    if exclude and max(exclude) >= rows:
+        raise InvalidInput(
+            f"`exclude` names row {max(exclude)}; the pool has {rows}, 0 to {rows - 1}",
+            field="exclude",
+            expected=f"0 to {rows - 1}",
+            received=max(exclude),
+        )
+    left = rows - len(exclude)
+    if k > left:
+        raise InvalidInput(
+            f"`k` is {k}, and {left} rows are left to choose from",
+            field="k",
+            expected=f"1 to {left}",
+            received=k,
+        )
+
+
 def needs(strategy: str) -> tuple[str, ...]:
     """Fields of a prediction that a strategy reads."""
     if strategy == BATCH_BALD:
