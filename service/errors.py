@@ -16,8 +16,9 @@ CandorError
 ├── ClientLeft            nobody waits for the answer any more
 ├── EngineFailure         a model that was verified failed on this input
 ├── StoreError            the sample store cannot be reached, read or written
-│   ├── SampleNotFound    there is no such sample
-│   └── SampleConflict    it is somebody else's to label
+│   └── SampleRefused     it does not take a value, whoever tries how often
+├── SampleNotFound        there is no such sample
+├── SampleConflict        it is somebody else's to label, or has its label
 └── ServerUnreachable     the client could not reach a server
 
 Domain code raises them and knows no HTTP; `api/errors.py` maps each to its status.
@@ -123,12 +124,16 @@ class StoreError(CandorError):
     """The sample store cannot be reached, read or written; predictions go on without it."""
 
 
-class SampleNotFound(StoreError):
+class SampleRefused(StoreError):
+    """The database does not take a value of a sample, whoever tries how often."""
+
+
+class SampleNotFound(CandorError):
     """There is no sample of that id."""
 
 
-class SampleConflict(StoreError):
-    """The sample is somebody else's to label, for as long as `retry_after_s` says."""
+class SampleConflict(CandorError):
+    """The sample is somebody else's to label, or has its label; `retry_after_s` says how long."""
 
 
 class ServerUnreachable(CandorError):

@@ -27,6 +27,9 @@ Inputs = Annotated[
 Seed = Annotated[int, Field(ge=-_INT64, lt=_INT64)]
 
 SampleStatus = Literal["unlabelled", "labelled", "skipped"]
+Name = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+"""Text that any database takes."""
+Lease = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 ScoreName = Literal["variance", "predictive_entropy", "mutual_information", "variation_ratio"]
 """As of `store.tables.SCORES`."""
 
@@ -131,7 +134,7 @@ class SamplesQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str | None = Field(None, description="of which model; default: all")
+    model: Name | None = Field(None, description="of which model; default: all")
     status: SampleStatus | None = Field(None, description="default: all")
     order: ScoreName | None = Field(
         None,
@@ -139,7 +142,7 @@ class SamplesQuery(BaseModel):
         "of a model that predicts no classes",
     )
     limit: int = Field(50, ge=1, le=1000, description="samples of a page")
-    after: str | None = Field(None, description="`next` of the page before")
+    after: Name | None = Field(None, description="`next` of the page before")
 
 
 class ExportQuery(BaseModel):
@@ -150,7 +153,7 @@ class ExportQuery(BaseModel):
     format: Literal["jsonl", "npz", "parquet"] = Field(
         "jsonl", description="npz holds x [N, D...] and y [N], as every `--data` expects them"
     )
-    model: str | None = Field(None, description="of which model; may be left out with jsonl")
+    model: Name | None = Field(None, description="of which model; may be left out with jsonl")
     status: SampleStatus | Literal["all"] = Field("labelled", description="of which status")
 
 
@@ -159,8 +162,8 @@ class RemoveQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str | None = Field(None, description="all samples of this model")
-    request_id: str | None = Field(None, description="all rows of this request")
+    model: Name | None = Field(None, description="all samples of this model")
+    request_id: Name | None = Field(None, description="all rows of this request")
 
 
 class LeaseRequest(BaseModel):
@@ -168,7 +171,7 @@ class LeaseRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str = Field(description="of which model")
+    model: Name = Field(description="of which model")
     limit: int = Field(10, ge=1, le=1000, description="samples at most")
     seconds: float = Field(
         300.0, gt=0, le=86_400, description="for which nobody else gets them or labels them"
@@ -185,7 +188,7 @@ class LabelRequest(BaseModel):
         description="a class by name or index; of a multilabel task a list of those that hold; of "
         "a regression a number, or a list of one for each output"
     )
-    lease: str | None = Field(None, description="needed where the sample is leased")
+    lease: Lease | None = Field(None, description="needed where the sample is leased")
 
 
 class SkipRequest(BaseModel):
@@ -193,7 +196,7 @@ class SkipRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    lease: str | None = Field(None, description="needed where the sample is leased")
+    lease: Lease | None = Field(None, description="needed where the sample is leased")
 
 
 class SampleInfo(BaseModel):

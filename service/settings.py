@@ -103,16 +103,19 @@ class Settings(BaseModel):
     keep_limit: int = Field(
         100_000,
         gt=0,
-        description="samples of a model; beyond, the least uncertain without a label leave, or the "
-        "oldest where samples are kept at random",
+        description="samples of a model that wait for a label; beyond, the least uncertain leave, "
+        "or the oldest where samples are kept at random",
     )
     keep_days: float | None = Field(
-        None, gt=0, description="days after which a sample without a label leaves; default: never"
+        None,
+        gt=0,
+        description="days after which a sample without a label leaves, skipped or not; default: "
+        "never",
     )
     keep_queue_bytes: int = Field(
         64 * 2**20,
         gt=0,
-        description="inputs that may wait to be written to the sample store; more are dropped",
+        description="memory for rows that wait to be written to the sample store; more are dropped",
     )
     log_level: str = Field(
         "info",

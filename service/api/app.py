@@ -33,7 +33,7 @@ from service.scheduling.runner import Runner
 from service.scheduling.scheduler import Scheduler
 from service.settings import Settings
 from service.store.collector import Collector, Told
-from service.store.keeping import read_rules
+from service.store.keeping import Rules, read_rules
 from service.store.samples import Limits, SampleStore
 
 _DAY_S = 86_400.0
@@ -52,13 +52,17 @@ def build_service(settings: Settings) -> Service:
     """
     metrics = Metrics()
     store = SampleStore(settings.database_url)
-    collector = _collector(settings, store, metrics)
+    rules = read_rules(settings.keep_samples)
+    collector = _collector(settings, rules, store, metrics)
     registry = Registry(
         settings.models,
         resources(settings),
         settings.default_model,
     )
     registry.scan()
+    unknown = rules.named.keys() - {model.name for model in registry.models()}
+    if unknown:
+        log.warning("CANDOR_KEEP_SAMPLES names models that there are not: %s", sorted(unknown))
     scheduler = Scheduler(
         settings.batch_work, settings.batch_seconds, settings.queue_requests, settings.queue_bytes
     )
@@ -66,11 +70,11 @@ def build_service(settings: Settings) -> Service:
     return Service(settings, registry, runner, Aside(), metrics, store, collector)
 
 
-def _collector(settings: Settings, store: SampleStore, metrics: Metrics) -> Collector:
+def _collector(settings: Settings, rules: Rules, store: SampleStore, metrics: Metrics) -> Collector:
     days = settings.keep_days
     collector = Collector(
         store,
-        read_rules(settings.keep_samples),
+        rules,
         settings.keep_score,
         settings.keep_quantile,
         settings.keep_queue_bytes,

@@ -81,7 +81,7 @@ async def read_request(
             field="Content-Encoding",
             received=encoding,
         )
-    body = await _read_body(request, limit_bytes)
+    body = await read_body(request, limit_bytes)
     if kind == NPY:
         array = read_npy(body)
         return check(schema, _query_fields(request, schema)), RawInputs(array)
@@ -96,7 +96,14 @@ async def read_request(
     return check(schema, fields, strict=True), RawInputs(inputs)
 
 
-async def _read_body(request: Request, limit_bytes: int) -> bytearray:
+async def read_body(request: Request, limit_bytes: int) -> bytearray:
+    """The whole body.
+
+    Raises:
+        LimitExceeded: more than `limit_bytes`.
+        MalformedBody: the client left before its end.
+    """
+
     def too_large(size: str) -> LimitExceeded:
         return LimitExceeded(
             f"the body has {size} bytes; the limit is {limit_bytes} (CANDOR_MAX_BODY_BYTES)",

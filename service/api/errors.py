@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import http
+import json
 import logging
 import math
+import reprlib
 from typing import Any, get_args, get_type_hints
 
 import orjson
@@ -14,6 +16,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from service import errors
+from service.api.bodies import JSON
 from service.api.scope import request_id, service_of
 
 log = logging.getLogger(__name__)
@@ -49,6 +52,12 @@ _REASONS: dict[type[errors.CandorError], str] = {
 """The label `reason` of candor_rejected_total."""
 
 _DEFAULT_RETRY_AFTER_S = 1.0
+_STORE_ERROR = (
+    "the sample store cannot be used now; the server's log says why under this request's id"
+)
+_LONGEST_RECEIVED = 500
+_LONGEST_DETAIL = 2000
+"""Characters."""
 
 
 def install(app: FastAPI) -> None:
@@ -66,7 +75,7 @@ def answer(request: Request, error: Exception) -> Response:
     if isinstance(error, errors.CandorError):
         return _candor_error(request, error)
     if isinstance(error, RequestValidationError):
-        return _candor_error(request, _in_words(error, _known_fields(request)))
+        return _candor_error(request, _in_words(request, error))
     if isinstance(error, HTTPException):
         return _http_exception(request, error)
     return _bug(request, error)
@@ -79,12 +88,26 @@ def problem(request: Request, status: int, title: str, detail: str, **members: A
         "type": f"urn:candor:problem:{slug}",
         "title": title,
         "status": status,
-        "detail": detail,
+        "detail": detail if len(detail) <= _LONGEST_DETAIL else detail[:_LONGEST_DETAIL] + "…",
         "instance": request.url.path,
         **{key: value for key, value in members.items() if value is not None},
         "request_id": request_id(request),
     }
-    return Response(orjson.dumps(body, default=str), status, media_type="application/problem+json")
+    return Response(_dump(body), status, media_type="application/problem+json")
+
+
+def _dump(body: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(body, default=str)
+    except TypeError:
+        # What came may hold halves of characters, which JSON can say and UTF-8 cannot.
+        return json.dumps(body, default=str).encode()
+
+
+def _shortened(value: Any) -> Any:
+    """What came, or its beginning: an error need not send a large body back."""
+    text = repr(value)
+    return value if len(text) <= _LONGEST_RECEIVED else text[:_LONGEST_RECEIVED] + "…"
 
 
 def _known_fields(request: Request) -> list[str]:
@@ -96,11 +119,20 @@ def _known_fields(request: Request) -> list[str]:
     return []
 
 
-def _in_words(error: RequestValidationError, known: list[str]) -> errors.InvalidInput:
+def _in_words(request: Request, error: RequestValidationError) -> errors.InvalidInput:
+    known = _known_fields(request)
+    kind = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
     first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     place = first["loc"][0]
     if first["type"] == "json_invalid":
         return errors.MalformedBody(f"the body is not JSON: {first['ctx']['error']}", field="body")
+    if place == "body" and kind != JSON:
+        return errors.UnsupportedMedia(
+            f"bodies of {kind} are not read here; send Content-Type: {JSON}",
+            field="Content-Type",
+            expected=[JSON],
+            received=kind,
+        )
     if len(first["loc"]) == 1:
         return errors.InvalidInput(
             "the body is no JSON object" if first["type"] != "missing" else "the body is missing",
@@ -118,7 +150,7 @@ def _in_words(error: RequestValidationError, known: list[str]) -> errors.Invalid
         )
     expected = first["msg"].removeprefix("Input should be ").replace("valid ", "")
     return errors.InvalidInput(
-        f"`{name}` is {first['input']!r}; expected {expected}",
+        f"`{name}` is {reprlib.repr(first['input'])}; expected {expected}",
         field=name,
         expected=expected,
         received=first["input"],
@@ -130,6 +162,10 @@ def _lookup(table: dict[type[errors.CandorError], Any], error: errors.CandorErro
 
 
 def _candor_error(request: Request, error: errors.CandorError) -> Response:
+    if isinstance(error, errors.StoreError):
+        # What a database says of itself (hosts, users, paths) is for the log.
+        log.error("request %s: %s", request_id(request), error.message)
+        error = errors.StoreError(_STORE_ERROR)
     status: int = _lookup(STATUS, error)
     reason = _lookup(_REASONS, error)
     if reason is not None:
@@ -141,7 +177,7 @@ def _candor_error(request: Request, error: errors.CandorError) -> Response:
         error.message,
         field=error.field,
         expected=error.expected,
-        received=error.received,
+        received=_shortened(error.received),
     )
     if status in (409, 429, 503):
         wait_s = error.retry_after_s or _DEFAULT_RETRY_AFTER_S

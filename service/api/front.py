@@ -17,10 +17,13 @@ from fastapi import FastAPI, Request, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from service.api import errors
+from service.api.bodies import read_body
 from service.api.scope import Service
+from service.errors import CandorError
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
+_WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 _REQUEST_ID_HEADER = b"x-request-id"
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _REQUEST_ID_BITS = 128
@@ -68,7 +71,7 @@ class Front:
 
         try:
             if endpoint is None:
-                await self.app(scope, receive, send_noted)
+                await self._through_the_app(scope, receive, send_noted)
             else:
                 await _answer(endpoint, Request(scope, receive), send_noted)
         finally:
@@ -77,6 +80,24 @@ class Front:
             self._service.metrics.answered(
                 state.get("model", ""), path, code, time.perf_counter() - started_s
             )
+
+    async def _through_the_app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """FastAPI reads bodies whole, however large: here with the limit of all others."""
+        if scope["method"] in _WITHOUT_BODY:
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            body = await read_body(request, self._service.settings.max_body_bytes)
+        except CandorError as error:
+            await _send(errors.answer(request, error), send)
+            return
+        messages: list[Message] = [{"type": "http.request", "body": bytes(body)}]
+
+        async def receive_again() -> Message:
+            return messages.pop() if messages else await receive()
+
+        await self.app(scope, receive_again, send)
 
     def _complete(self, headers: list[tuple[bytes, bytes]], number: bytes) -> None:
         headers.append((_REQUEST_ID_HEADER, number))
@@ -89,6 +110,10 @@ async def _answer(endpoint: Endpoint, request: Request, send: Send) -> None:
         response = await endpoint(request)
     except Exception as error:
         response = errors.answer(request, error)
+    await _send(response, send)
+
+
+async def _send(response: Response, send: Send) -> None:
     start = {"type": "http.response.start", "status": response.status_code}
     await send({**start, "headers": response.raw_headers})
     await send({"type": "http.response.body", "body": response.body})

@@ -30,7 +30,9 @@ from service.registry.loading import LoadedModel
 from service.schemas import LabelStudioSetup, LabelStudioTasks
 from service.types import Task
 
-router = APIRouter(prefix="/label-studio")
+router = APIRouter(
+    prefix="/label-studio", responses=problems(400, 404, 413, 415, 422, 429, 503, 504)
+)
 
 INPUT = "input"
 """Of a task's data: the row [D...] that the model takes."""
@@ -40,7 +42,7 @@ _CHOICES, _NUMBER = "Choices", "Number"
 
 
 @router.get("/health")
-@router.get("/{model}/health", responses=problems(404, 503))
+@router.get("/{model}/health")
 async def health(request: Request, model: str | None = None) -> dict[str, str]:
     """The model serves."""
     loaded = service_of(request).registry.resolve(model, None)
@@ -48,7 +50,7 @@ async def health(request: Request, model: str | None = None) -> dict[str, str]:
 
 
 @router.post("/setup")
-@router.post("/{model}/setup", responses=problems(400, 404, 422, 503))
+@router.post("/{model}/setup")
 async def setup(
     request: Request, body: LabelStudioSetup, model: str | None = None
 ) -> dict[str, str]:
@@ -60,7 +62,7 @@ async def setup(
 
 
 @router.post("/predict")
-@router.post("/{model}/predict", responses=problems(400, 404, 413, 422, 429, 503, 504))
+@router.post("/{model}/predict")
 async def predict(request: Request, body: LabelStudioTasks, model: str | None = None) -> Response:
     """What the model thinks of each task, and how sure it is."""
     service = service_of(request)
@@ -129,7 +131,7 @@ def _control(label_config: str, task: Task) -> _Control:
         if "<!DOCTYPE" in label_config or "<!ENTITY" in label_config:
             raise ElementTree.ParseError("it holds a document type")
         tags = ElementTree.fromstring(label_config).iter(wanted)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, UnicodeError) as error:
         raise InvalidInput(
             f"the labelling configuration cannot be read: {error}", field="label_config"
         ) from None

@@ -6,6 +6,7 @@ The database blocks, so these routes are plain functions, which FastAPI runs on 
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -19,7 +20,7 @@ from service.api.documentation import problems
 from service.api.scope import Service, served_by, service_of
 from service.errors import InvalidInput, ModelNotFound
 from service.registry.labels import check_label, encode
-from service.registry.manifest import Manifest
+from service.registry.loading import LoadedModel
 from service.schemas import (
     ExportQuery,
     LabelRequest,
@@ -35,10 +36,10 @@ from service.schemas import (
 from service.store.contract import Sample, Status, described, moment
 from service.store.export import write_jsonl, write_npz, write_parquet
 
-router = APIRouter(prefix="/samples")
+router = APIRouter(prefix="/samples", responses=problems(422, 503))
 
-_FLUSH_S = 10.0
-"""What waits to be written gets so long before a deletion that is to have it, too."""
+_DISCARD_S = 20.0
+"""What is being written when it is to be deleted gets so long to get there."""
 
 _CHUNK_BYTES = 2**20
 _MEDIA_TYPES = {
@@ -50,20 +51,20 @@ _MEDIA_TYPES = {
 Number = Annotated[str, Path(description="id of a sample")]
 
 
-@router.get("", responses={200: {"model": SamplePage}, **problems(404, 422, 503)})
+@router.get("", responses={200: {"model": SamplePage}, **problems(404)})
 def list_samples(request: Request, query: Annotated[SamplesQuery, Query()]) -> Response:
     """Kept rows, the most uncertain first."""
     service = service_of(request)
+    _once(request)
     order = query.order or _order(service, query.model)
     status = None if query.status is None else Status(query.status)
     found, after = service.store.page(query.model, status, order, query.limit, query.after)
-    if not found and query.model is not None:
-        # A model that is gone may have left samples; one that never was is a slip.
-        service.registry.model(query.model)
+    if not found:
+        _check_known(service, query.model)
     return write_json({"samples": [described(sample) for sample in found], "next": after})
 
 
-@router.post("/lease", responses={200: {"model": LeasedSamples}, **problems(404, 422, 503)})
+@router.post("/lease", responses={200: {"model": LeasedSamples}, **problems(400, 404, 413, 415)})
 def lease(request: Request, body: LeaseRequest) -> Response:
     """Samples without a label that are nobody else's until the lease ends."""
     service = service_of(request)
@@ -75,24 +76,35 @@ def lease(request: Request, body: LeaseRequest) -> Response:
     return write_json({"lease": number, "until": moment(until), "samples": samples})
 
 
-@router.get("/export", responses=problems(404, 422, 503))
+@router.get(
+    "/export",
+    response_class=Response,
+    responses={200: {"content": {kind: {} for kind in _MEDIA_TYPES.values()}}, **problems(404)},
+)
 def export(request: Request, query: Annotated[ExportQuery, Query()]) -> Response:
     """All samples of a status as a file: JSON lines, arrays, or a table."""
     service = service_of(request)
+    _once(request)
     status = None if query.status == "all" else Status(query.status)
     content: Iterable[bytes]
     if query.format == "jsonl":
-        content = _begun(write_jsonl(service.store.every(query.model, status)))
+        parts = write_jsonl(service.store.every(query.model, status))
+        # Read here, so that what fails at the start is still an error's answer.
+        first = list(itertools.islice(parts, 1))
+        if not first:
+            _check_known(service, query.model)
+        content = itertools.chain(first, parts)
     else:
-        manifest = _manifest(service, query.model)
+        model = _loaded(service, query.model)
         samples = service.store.every(query.model, status)
         if query.format == "npz":
-            labelled = status is Status.LABELLED
-            content = _parts(write_npz(samples, partial(encode, manifest) if labelled else None))
+            labels = partial(encode, model.manifest, model.outputs)
+            content = _parts(write_npz(samples, labels if status is Status.LABELLED else None))
         else:
-            named = manifest.labels is not None
-            content = _parts(write_parquet(samples, manifest.task, named=named))
-    name = f"samples-{query.model}.{query.format}" if query.model else f"samples.{query.format}"
+            named = model.manifest.labels is not None
+            content = _parts(write_parquet(samples, model.manifest.task, named=named))
+    plain = re.sub(r"[^\w.-]", "_", query.model or "", flags=re.ASCII)
+    name = f"samples-{plain}.{query.format}" if plain else f"samples.{query.format}"
     return StreamingResponse(
         content,
         media_type=_MEDIA_TYPES[query.format],
@@ -100,7 +112,7 @@ def export(request: Request, query: Annotated[ExportQuery, Query()]) -> Response
     )
 
 
-@router.delete("", responses=problems(422, 503))
+@router.delete("", responses=problems(404))
 def remove(request: Request, query: Annotated[RemoveQuery, Query()]) -> Removed:
     """Delete for good all samples of a model, or all rows of a request."""
     if query.model is None and query.request_id is None:
@@ -110,17 +122,22 @@ def remove(request: Request, query: Annotated[RemoveQuery, Query()]) -> Removed:
             expected="model or request_id",
         )
     service = service_of(request)
-    service.collector.flush(_FLUSH_S)
-    return Removed(deleted=service.store.remove(query.model, request_id=query.request_id))
+    _once(request)
+    # What waits to be written is to go, too, and must not come after this.
+    count = service.collector.discard(query.model, query.request_id, _DISCARD_S)
+    count += service.store.remove(query.model, request_id=query.request_id)
+    if not count:
+        _check_known(service, query.model)
+    return Removed(deleted=count)
 
 
-@router.get("/{number}", responses={200: {"model": SampleInfo}, **problems(404, 503)})
+@router.get("/{number}", responses={200: {"model": SampleInfo}, **problems(404)})
 def get_sample(request: Request, number: Number) -> Response:
     """One sample."""
     return _answer(service_of(request).store.get(number))
 
 
-@router.delete("/{number}", responses=problems(404, 503))
+@router.delete("/{number}", responses=problems(404))
 def remove_sample(request: Request, number: Number) -> Removed:
     """Delete one sample for good."""
     store = service_of(request).store
@@ -129,18 +146,21 @@ def remove_sample(request: Request, number: Number) -> Removed:
 
 
 @router.post(
-    "/{number}/label", responses={200: {"model": SampleInfo}, **problems(400, 404, 409, 422, 503)}
+    "/{number}/label",
+    responses={200: {"model": SampleInfo}, **problems(400, 404, 409, 413, 415)},
 )
 def label(request: Request, number: Number, body: LabelRequest) -> Response:
     """Give a sample its label, or another one than it had."""
     service = service_of(request)
     sample = service.store.get(number)
-    given = check_label(_manifest(service, sample.model), body.label)
+    model = _loaded(service, sample.model)
+    given = check_label(model.manifest, model.outputs, body.label)
     return _answer(service.store.label(number, given, body.lease))
 
 
 @router.post(
-    "/{number}/skip", responses={200: {"model": SampleInfo}, **problems(400, 404, 409, 422, 503)}
+    "/{number}/skip",
+    responses={200: {"model": SampleInfo}, **problems(400, 404, 409, 413, 415)},
 )
 def skip(request: Request, number: Number, body: SkipRequest | None = None) -> Response:
     """Leave a sample without a label: nobody is asked for it again."""
@@ -163,25 +183,35 @@ def _order(service: Service, model: str | None) -> str:
     return "mutual_information"
 
 
-def _manifest(service: Service, model: str | None) -> Manifest:
-    """What a model's labels are read by.
+def _loaded(service: Service, model: str | None) -> LoadedModel:
+    """What a model's labels are read by: the version that serves.
 
     Raises:
-        ModelNotFound: it is not in the repository, or cannot be read.
+        ModelNotFound: it is not in the repository.
+        ModelNotReady: no version of it serves.
         InvalidInput: none was named.
     """
     if model is None:
         raise InvalidInput("`model` is missing: arrays and tables hold one model's", field="model")
-    found = service.registry.model(model)
-    if found.manifest is None:
-        raise ModelNotFound(f"{model} has no readable model.toml: {found.reason}", field="model")
-    return found.manifest
+    return service.registry.resolve(model, None)
 
 
-def _begun(parts: Iterator[bytes]) -> Iterator[bytes]:
-    """With its first part read, so that what fails at the start is still an error's answer."""
-    first = list(itertools.islice(parts, 1))
-    return itertools.chain(first, parts)
+def _check_known(service: Service, model: str | None) -> None:
+    """A model that is gone may have left samples; one that has none and never was is a slip.
+
+    Raises:
+        ModelNotFound: naming those that there are.
+    """
+    if model is not None:
+        service.registry.model(model)
+
+
+def _once(request: Request) -> None:
+    """Raises InvalidInput where a field of the query stands twice, of which one would be lost."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidInput(f"`{name}` stands twice in the query", field=name)
 
 
 def _parts(stream: IO[bytes]) -> Iterator[bytes]:

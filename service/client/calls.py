@@ -97,9 +97,7 @@ class Calls:
 
     def label(self, number: str, label: Any, lease: str | None) -> Steps[KeptSample]:
         """Steps of `POST /samples/{id}/label`."""
-        # Numbers as Python's own, whatever library they come from.
-        plain = label.tolist() if hasattr(label, "tolist") else label
-        return (yield from self._decide(number, "label", {"label": plain}, lease))
+        return (yield from self._decide(number, "label", {"label": label}, lease))
 
     def skip(self, number: str, lease: str | None) -> Steps[KeptSample]:
         """Steps of `POST /samples/{id}/skip`."""
@@ -240,4 +238,11 @@ def _to_array(inputs: Any) -> Array:
 
 def _dump(content: Mapping[str, Any]) -> bytes:
     # Python's nan would become null; the server names its index if it sees it as what it is.
-    return json.dumps(content).encode()
+    return json.dumps(content, default=_plain).encode()
+
+
+def _plain(value: Any) -> Any:
+    """Numbers and arrays as Python's own, whatever library they come from."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} cannot be sent as JSON")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from typing import Any
 
 import numpy as np
@@ -28,13 +29,14 @@ def held(manifest: Manifest, holds_BC: NDArray[np.bool_]) -> list[list[Any]]:
     return [choices[row].tolist() for row in holds_BC]
 
 
-def check_label(manifest: Manifest, label: Any) -> Label:
+def check_label(manifest: Manifest, outputs: int, label: Any) -> Label:
     """What somebody says a row is, in the form that the task has.
 
     Args:
         manifest: of the model.
+        outputs: C.
         label: a name or an index of a class; of a multilabel task a list of them; of a regression a
-            number or [C].
+            number or, of several outputs, [C].
 
     Raises:
         InvalidInput: it is none of these.
@@ -42,17 +44,19 @@ def check_label(manifest: Manifest, label: Any) -> Label:
     if manifest.task is Task.MULTILABEL:
         if not isinstance(label, list):
             raise _no_label(label, "a list of the labels that hold")
-        holds = {_index(manifest, one) for one in label}
+        holds = {_index(manifest, outputs, one) for one in label}
         return [_name(manifest, index) for index in sorted(holds)]
-    if manifest.task in (Task.CLASSIFICATION, Task.BINARY):
-        return _name(manifest, _index(manifest, label))
-    numbers = label if isinstance(label, list) else [label]
-    if not numbers or not all(_is_number(number) for number in numbers):
-        raise _no_label(label, "a finite number, or a list of one for each output")
-    return [float(n) for n in label] if isinstance(label, list) else float(label)
+    if not manifest.task.is_regression:
+        return _name(manifest, _index(manifest, outputs, label))
+    several = isinstance(label, list)
+    numbers = label if several else [label]
+    if len(numbers) != outputs or not all(_is_number(number) for number in numbers):
+        one = "a finite number"
+        raise _no_label(label, one if outputs == 1 else f"a list of {outputs} finite numbers")
+    return [float(number) for number in label] if several else float(label)
 
 
-def encode(manifest: Manifest, labels: list[Any]) -> NDArray[Any]:
+def encode(manifest: Manifest, outputs: int, labels: list[Any]) -> NDArray[Any]:
     """Labels as training reads them.
 
     Returns:
@@ -63,15 +67,12 @@ def encode(manifest: Manifest, labels: list[Any]) -> NDArray[Any]:
         InvalidInput: one that the model does not have any more, or rows of several lengths.
     """
     if manifest.task is Task.MULTILABEL:
-        rows = [[_index(manifest, one) for one in label] for label in labels]
-        named_here = len(manifest.labels or ())
-        classes = named_here or 1 + max((max(row, default=0) for row in rows), default=0)
-        holds = np.zeros((len(rows), classes), dtype=np.bool_)
-        for place, row in enumerate(rows):
-            holds[place, row] = True
+        holds = np.zeros((len(labels), outputs), dtype=np.bool_)
+        for place, label in enumerate(labels):
+            holds[place, [_index(manifest, outputs, one) for one in label]] = True
         return holds
-    if manifest.task in (Task.CLASSIFICATION, Task.BINARY):
-        return np.array([_index(manifest, label) for label in labels], dtype=np.int64)
+    if not manifest.task.is_regression:
+        return np.array([_index(manifest, outputs, label) for label in labels], dtype=np.int64)
     try:
         return np.array(labels, dtype=np.float64)
     except ValueError:
@@ -82,16 +83,16 @@ def encode(manifest: Manifest, labels: list[Any]) -> NDArray[Any]:
         ) from None
 
 
-def _index(manifest: Manifest, label: Any) -> int:
+def _index(manifest: Manifest, outputs: int, label: Any) -> int:
     names = manifest.labels
     if isinstance(label, bool) and manifest.task is Task.BINARY:
         return int(label)
     if isinstance(label, str) and names is not None and label in names:
         return names.index(label)
-    most = len(names) if names is not None else 2 if manifest.task is Task.BINARY else math.inf
-    if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < most:
+    classes = 2 if manifest.task is Task.BINARY else outputs
+    if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < classes:
         return label
-    raise _no_label(label, list(names) if names is not None else "the index of a class, from 0")
+    raise _no_label(label, list(names) if names is not None else f"0 to {classes - 1}")
 
 
 def _name(manifest: Manifest, index: int) -> str | int:
@@ -99,11 +100,19 @@ def _name(manifest: Manifest, index: int) -> str | int:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _no_label(label: Any, expected: Any) -> InvalidInput:
     words = f"one of {', '.join(expected)}" if isinstance(expected, list) else expected
     return InvalidInput(
-        f"`label` is {label!r}; expected {words}", field="label", expected=expected, received=label
+        f"`label` is {reprlib.repr(label)}; expected {words}",
+        field="label",
+        expected=expected,
+        received=label,
     )

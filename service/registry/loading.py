@@ -47,7 +47,7 @@ from service.registry.calibrated import predict_calibrated
 from service.registry.manifest import InputSpec, Manifest
 from service.registry.members import member_files, passes_warnings, read_note
 from service.registry.repository import NOTE, inside, refuse_links_out
-from service.types import ModelRef, SamplePlan
+from service.types import ModelRef, SamplePlan, Task
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,7 @@ class LoadedModel:
             that each runs once.
         sampler: its network or networks, ready to run.
         parameters: how many numbers were trained, of all members.
+        outputs: C, of classes or predicted values.
         precision: that its passes are computed in, as PyTorch names it.
         conditions: under which a calibration made now would hold.
         warnings: what its maker should look at.
@@ -77,6 +78,7 @@ class LoadedModel:
     manifest: Manifest
     sampler: Posterior
     parameters: int
+    outputs: int
     precision: str
     conditions: Conditions
     warnings: tuple[str, ...] = ()
@@ -170,6 +172,7 @@ def load_version(
         manifest,
         sampler,
         parameters=sum(p.numel() for network in networks for p in network.parameters()),
+        outputs=_outputs(manifest, members[0].output_shape),
         precision=sampler.precision,
         conditions=conditions,
         warnings=warned,
@@ -177,6 +180,12 @@ def load_version(
         calibration=calibration,
         uncalibrated=uncalibrated,
     )
+
+
+def _outputs(manifest: Manifest, shape: torch.Size) -> int:
+    """C, of raw outputs [B], [B, C, D...] or, with their noise, [B, 2 C, D...]."""
+    width = shape[1] if len(shape) > 1 else 1
+    return width // 2 if manifest.task is Task.HETEROSCEDASTIC_REGRESSION else width
 
 
 def _calibration(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.store.contract import NewSample
+from service.store.contract import NewRows, NewSample, Status
 from service.store.keeping import Keeper, Kind, Rules
 from service.store.samples import BY_TIME, Limits, SampleStore
 from service.store.tables import SCORES
 from service.store.writer import TEND_EVERY_S, SampleWriter
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,7 @@ class Told:
 
     Args:
         kept: a model's name, and how many samples of it are on the disk now that were not before.
-        dropped: how many, of whatever model, found the queue full.
+        dropped: how many, of whatever model, will not be kept.
     """
 
     kept: Callable[[str, int], None]
@@ -84,7 +87,7 @@ class Collector:
         flagged_B: NDArray[np.bool_] | None,
         request_id: str,
     ) -> None:
-        """Keep the rows of an answer that the rule chooses. Returns at once.
+        """Keep the rows of an answer that the rule chooses. Returns soon, and raises nothing.
 
         Args:
             model: that answered.
@@ -95,8 +98,28 @@ class Collector:
             flagged_B: rows above a calibrated threshold; None where none was calibrated.
             request_id: of the request.
         """
-        if not self.keeps(model):
+        try:
+            rows = self._chosen(model, version, inputs, fields, flagged_B, request_id)
+        except Exception:
+            # The answer is there, and nobody who asked for it wants to hear of this.
+            log.exception("rows of request %s are not kept", request_id)
+            self._told.dropped(len(inputs))
             return
+        if rows is not None:
+            self._writer.offer(rows)
+
+    def _chosen(
+        self,
+        model: str,
+        version: int,
+        inputs: NDArray[Any],
+        fields: Mapping[str, NDArray[Any] | None],
+        flagged_B: NDArray[np.bool_] | None,
+        request_id: str,
+    ) -> NewRows | None:
+        rule = self._rules.of(model)
+        if rule.kind is Kind.OFF:
+            return None
         scores = {
             name: array.reshape(len(array), -1).mean(axis=1)
             for name in SCORES
@@ -104,27 +127,26 @@ class Collector:
         }
         keeper = self._keepers.get(model)
         if keeper is None:
-            keeper = self._keepers[model] = Keeper(self._rules.of(model), self._quantile)
-        by = scores.get(self._score, scores["variance"])
-        now = time.time()
-        chosen = [
-            NewSample(
-                model=model,
-                version=version,
-                time=now,
-                request_id=request_id,
-                row=row,
-                input=np.array(inputs[row]),
-                scores={
-                    name: float(values[row])
-                    for name, values in scores.items()
-                    if np.isfinite(values[row])
-                },
-            )
-            for row in keeper.choose(by, flagged_B)
-        ]
-        if chosen:
-            self._writer.offer(chosen)
+            keeper = self._keepers[model] = Keeper(rule, self._quantile)
+        by = scores[self._score if self._score in scores else "variance"]
+        rows = keeper.choose(by, flagged_B)
+        # What will not fit need not be copied.
+        room = self._writer.room(inputs[:1].nbytes)
+        if len(rows) > room:
+            self._told.dropped(len(rows) - room)
+            rows = rows[:room]
+        if not len(rows):
+            return None
+        picked = {name: values[rows] for name, values in scores.items()}
+        return NewRows(model, version, time.time(), request_id, rows, inputs[rows], picked)
+
+    def discard(self, model: str | None, request_id: str | None, timeout_s: float) -> int:
+        """Forget what waits of a model, a request, or a model's request; see `SampleWriter`."""
+
+        def unwanted(rows: NewRows) -> bool:
+            return model in (None, rows.model) and request_id in (None, rows.request_id)
+
+        return self._writer.discard(unwanted, timeout_s)
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until what was chosen before is written; whether it was in time."""
@@ -138,18 +160,20 @@ class Collector:
         for model, count in new.items():
             self._told.kept(model, count)
         if self._counts is not None:
-            self._counts += new
+            self._counts.update(new)
 
     def _tend(self) -> None:
         """Let leave what is too much or too old.
 
         Counting is dear, so that between two full looks only what was written here is added up.
         """
+        if not self._store.is_there:
+            return
         now = time.monotonic()
         if self._counts is None or now > self._tidied_s + TEND_EVERY_S:
             self._counts = Counter()
-            for (model, _status), count in self._store.counts().items():
-                self._counts[model] += count
+            for (model, status), count in self._store.counts().items():
+                self._counts[model] += count if status == Status.UNLABELLED else 0
             models = list(self._counts)
             self._tidied_s = now
         else:

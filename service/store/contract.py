@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,52 @@ class NewSample:
     row: int
     input: NDArray[Any]
     scores: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class NewRows:
+    """Rows of one request, to be kept. Args as of `NewSample`, and
+
+    Args:
+        rows: [K] within the request.
+        inputs: [K, D...].
+        scores: [K] by name; where one is not finite, its row has it not.
+    """
+
+    model: str
+    version: int
+    time: float
+    request_id: str
+    rows: NDArray[np.int64]
+    inputs: NDArray[Any]
+    scores: Mapping[str, NDArray[np.float64]]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def part(self, start: int, stop: int) -> Self:
+        """Some of them, not copied."""
+        here = slice(start, stop)
+        scores = {name: values[here] for name, values in self.scores.items()}
+        return replace(self, rows=self.rows[here], inputs=self.inputs[here], scores=scores)
+
+    def samples(self) -> Iterator[NewSample]:
+        """One by one."""
+        for place, row in enumerate(self.rows.tolist()):
+            scores = {
+                name: float(values[place])
+                for name, values in self.scores.items()
+                if np.isfinite(values[place])
+            }
+            yield NewSample(
+                self.model,
+                self.version,
+                self.time,
+                self.request_id,
+                row,
+                self.inputs[place],
+                scores,
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import tempfile
 import zipfile
@@ -21,8 +20,9 @@ from service.store.contract import Sample, described
 from service.store.tables import SCORES
 from service.types import Task
 
-_GROUP = 1000
-"""Rows of a Parquet file that are held at once."""
+_GROUP_ROWS = 1000
+_GROUP_BYTES = 2**25
+"""Of a Parquet file's rows, held at once."""
 
 
 def write_jsonl(samples: Iterable[Sample]) -> Iterator[bytes]:
@@ -53,8 +53,7 @@ def write_npz(
     with tempfile.TemporaryFile() as rows, _handed_over() as stream:
         for sample in samples:
             first = sample.input if first is None else first
-            if sample.input.shape != first.shape:
-                raise _several_shapes(first, sample.input)
+            _check_alike(sample.input, first)
             rows.write(np.ascontiguousarray(sample.input).tobytes())
             ids.append(sample.id)
             versions.append(sample.version)
@@ -100,14 +99,26 @@ def write_parquet(samples: Iterable[Sample], task: Task, *, named: bool) -> IO[b
     """
     kind = _label_kind(task, named=named)
     rest = iter(samples)
-    group = list(itertools.islice(rest, _GROUP))
+    group = _group(rest)
     table = _table(group, kind)
     first = group[0].input if group else None
     with _handed_over() as stream, pq.ParquetWriter(stream, table.schema) as writer:
         writer.write_table(table)
-        while group := list(itertools.islice(rest, _GROUP)):
+        while group := _group(rest):
             writer.write_table(_table(group, kind, first))
     return stream
+
+
+def _group(samples: Iterator[Sample]) -> list[Sample]:
+    found: list[Sample] = []
+    size = 0
+    while len(found) < _GROUP_ROWS and size < _GROUP_BYTES:
+        sample = next(samples, None)
+        if sample is None:
+            break
+        found.append(sample)
+        size += sample.input.nbytes
+    return found
 
 
 @contextmanager
@@ -127,8 +138,7 @@ def _table(
 ) -> pa.Table:
     for sample in group:
         like = sample.input if like is None else like
-        if sample.input.shape != like.shape:
-            raise _several_shapes(like, sample.input)
+        _check_alike(sample.input, like)
     rows = [described(sample) for sample in group]
     arrays = {
         name: pa.array([row[name] for row in rows], type=kind) for name, kind in _KINDS.items()
@@ -137,7 +147,7 @@ def _table(
         arrays[name] = pa.array([row["scores"].get(name) for row in rows], type=pa.float64())
     labels = [row["label"] for row in rows]
     if label_kind == pa.list_(pa.float64()):
-        labels = [[label] if isinstance(label, float) else label for label in labels]
+        labels = [[label] if isinstance(label, int | float) else label for label in labels]
     try:
         arrays["label"] = pa.array(labels, type=label_kind)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
@@ -172,10 +182,12 @@ _KINDS: dict[str, pa.DataType] = {
 }
 
 
-def _several_shapes(one: NDArray[Any], other: NDArray[Any]) -> InvalidInput:
-    return InvalidInput(
-        f"inputs of shapes {list(one.shape)} and {list(other.shape)} are no array together; "
-        "format=jsonl has them as they are",
-        field="format",
-        expected="jsonl",
-    )
+def _check_alike(one: NDArray[Any], first: NDArray[Any]) -> None:
+    """Raises InvalidInput: they are no array together."""
+    if (one.shape, one.dtype) != (first.shape, first.dtype):
+        raise InvalidInput(
+            f"inputs {list(first.shape)} of {first.dtype} and {list(one.shape)} of {one.dtype} are "
+            "no array together; format=jsonl has them as they are",
+            field="format",
+            expected="jsonl",
+        )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
 import re
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -18,7 +16,8 @@ WINDOW = 1000
 """Last rows of a model among which a quantile is taken."""
 
 FEWEST = 50
-"""Rows below which there is no quantile yet, and nothing is uncertain."""
+"""Rows below which there is no quantile yet, and nothing is uncertain; and after so many new ones
+it is taken again, since that costs more than all else here."""
 
 _RANDOM = re.compile(r"random:(0?\.\d+|[01](\.0*)?)")
 _EXPECTED = "off, uncertain, random:SHARE or all; or one for each model: digits=uncertain,co2=all"
@@ -89,34 +88,39 @@ class Keeper:
     def __init__(self, rule: Rule, quantile: float, seed: int | None = None) -> None:
         self._rule = rule
         self._quantile = quantile
-        self._random = random.Random(seed)
-        self._last: deque[float] = deque(maxlen=WINDOW)
+        self._random = np.random.default_rng(seed)
+        self._last = np.empty(WINDOW)
+        self._seen = self._seen_at_quantile = 0
+        self._above = float("inf")
 
     def choose(
         self, scores_B: NDArray[np.float64], flagged_B: NDArray[np.bool_] | None
-    ) -> Sequence[int]:
-        """Places of the rows to keep.
+    ) -> NDArray[np.int64]:
+        """Places of the rows to keep, [K].
 
         Args:
             scores_B: of the rows.
             flagged_B: those above a calibrated threshold; None: by the quantile of the last rows.
         """
+        rows = len(scores_B)
         if self._rule.kind is Kind.OFF:
-            return ()
+            return np.empty(0, dtype=np.int64)
         if self._rule.kind is Kind.ALL:
-            return range(len(scores_B))
+            return np.arange(rows)
         if self._rule.kind is Kind.RANDOM:
-            share = self._rule.share
-            return [row for row in range(len(scores_B)) if self._random.random() < share]
+            return np.flatnonzero(self._random.random(rows) < self._rule.share)
         if flagged_B is None:
-            flagged_B = scores_B > self._above()
-            self._last.extend(scores_B[np.isfinite(scores_B)].tolist())
-        return np.flatnonzero(flagged_B).tolist()
+            flagged_B = scores_B > self._above
+            self._remember(scores_B[np.isfinite(scores_B)])
+        return np.flatnonzero(flagged_B)
 
-    def _above(self) -> float:
-        if len(self._last) < FEWEST:
-            return float("inf")
-        return float(np.quantile(np.asarray(self._last), self._quantile))
+    def _remember(self, scores_B: NDArray[np.float64]) -> None:
+        last = scores_B[-WINDOW:]
+        self._last[(self._seen + np.arange(len(last))) % WINDOW] = last
+        self._seen += len(last)
+        if self._seen >= self._seen_at_quantile + FEWEST:
+            self._seen_at_quantile = self._seen
+            self._above = float(np.quantile(self._last[: self._seen], self._quantile))
 
 
 def _rule(text: str, whole: str) -> Rule:

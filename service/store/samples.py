@@ -3,45 +3,65 @@
 from __future__ import annotations
 
 import math
+import re
+import sqlite3
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from alembic.util.exc import CommandError
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Engine,
+    Float,
     Row,
     Select,
     and_,
+    cast,
     create_engine,
     delete,
     event,
     func,
-    or_,
     select,
+    true,
     tuple_,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from service.errors import InvalidInput, SampleConflict, SampleNotFound, StoreError
+from service.errors import (
+    InvalidInput,
+    SampleConflict,
+    SampleNotFound,
+    SampleRefused,
+    StoreError,
+)
 from service.store import migrations
 from service.store.contract import NewSample, Sample, Status, digest, new_id, packed, unpacked
-from service.store.tables import SCORES, samples
+from service.store.tables import NONE, SCORES, ordering, samples
 
 _BUSY_S = 5
 """Seconds that another's lock is waited for, and PostgreSQL's host."""
 
 _STATEMENT_S = 60
-_NONE = -1e308
-"""Stands for a score that a sample does not have; both databases know it."""
+_SILENT_S = 15
+"""After which a network that says nothing is taken for broken."""
+_SQLITE_GONE = ("no such table", "unable to open", "file is not a database")
+"""Words of errors after which the file is to be looked at anew."""
+
+_PART_BYTES = 2**25
+"""Of inputs that are read at once."""
+
+_ID = re.compile(r"[0-9a-f]{32}")
 
 _LEAVES = 1000
 """Samples that leave at once, at most."""
@@ -55,8 +75,8 @@ class Limits:
     """How much of a model is kept.
 
     Args:
-        samples: at most, as far as those that have a label allow, which never leave.
-        age_s: seconds after which a sample without a label leaves.
+        samples: that wait for a label, at most.
+        age_s: seconds after which a sample without a label leaves, skipped or not.
     """
 
     samples: int = 100_000
@@ -82,6 +102,7 @@ class SampleStore:
         self._engine = _engine(url)
         self._reader = self._engine.execution_options(reads=True)
         self._is_sqlite = self._engine.name == "sqlite"
+        self._file = Path(self._engine.url.database or "") if self._is_sqlite else None
         self._insert = sqlite.insert if self._is_sqlite else postgresql.insert
         self._prepared = False
         self._preparing = threading.Lock()
@@ -91,12 +112,22 @@ class SampleStore:
         with self._reading():
             pass
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a database to look into; making one only to look is for nobody."""
+        return self._file is None or self._file.exists()
+
     def keep(self, new: Sequence[NewSample]) -> Counter[str]:
-        """Keep samples in one transaction; returns how many of each model were not there yet."""
+        """Keep samples in one transaction; returns how many of each model were not there yet.
+
+        Raises:
+            SampleRefused: the database does not take one of them.
+        """
         if not new:
             return Counter()
         statement = self._insert(samples).on_conflict_do_nothing(index_elements=["model", "digest"])
-        values = [_values(sample) for sample in new]
+        # In one order whoever writes: two that wait for each other's rows would wait for ever.
+        values = sorted(map(_values, new), key=lambda row: (row["model"], row["digest"]))
         with self._writing() as connection:
             return Counter(connection.scalars(statement.returning(samples.c.model), values))
 
@@ -106,8 +137,11 @@ class SampleStore:
         Raises:
             SampleNotFound: there is none of this id.
         """
-        with self._reading() as connection:
-            row = connection.execute(select(samples).where(samples.c.id == number)).one_or_none()
+        row = None
+        if _ID.fullmatch(number):
+            with self._reading() as connection:
+                query = select(samples).where(samples.c.id == number)
+                row = connection.execute(query).one_or_none()
         if row is None:
             raise SampleNotFound(f"there is no sample {number}", field="id", received=number)
         return _sample(row)
@@ -122,6 +156,8 @@ class SampleStore:
     ) -> tuple[list[Sample], str | None]:
         """Samples, the most uncertain first, and where the next page begins; None at the end.
 
+        A page of large inputs ends early.
+
         Args:
             model: whose; None for all.
             status: of which kind; None for all.
@@ -133,14 +169,24 @@ class SampleStore:
             InvalidInput: `order` or `after` is none.
         """
         key = _key(order)
-        query = _of(select(samples), model, status)
+        # Which they are, an index says by itself.
+        query = _of(select(samples.c.id), model, status)
         if after is not None:
             query = query.where(tuple_(key, samples.c.id) < tuple_(*_read_place(after)))
         query = query.order_by(key.desc(), samples.c.id.desc()).limit(limit + 1)
         with self._reading() as connection:
-            rows = connection.execute(query).all()
-        found = [_sample(row) for row in rows[:limit]]
-        return found, _place(found[-1], order) if len(rows) > limit else None
+            numbers = list(connection.scalars(query))
+            found: list[Sample] = []
+            size = seen = 0
+            while seen < min(limit, len(numbers)) and size <= _PART_BYTES:
+                whole = select(samples).where(samples.c.id == numbers[seen])
+                seen += 1
+                # Somebody may delete it between the two looks.
+                if (row := connection.execute(whole).one_or_none()) is not None:
+                    found.append(_sample(row))
+                    size += found[-1].input.nbytes
+        more = seen < len(numbers)
+        return found, _place(found[-1], order) if found and more else None
 
     def lease(self, model: str, order: str, limit: int, seconds: float) -> tuple[str, list[Sample]]:
         """Samples that are nobody else's to label for so long, the most uncertain first.
@@ -148,13 +194,14 @@ class SampleStore:
         Returns:
             The lease, which labels them, and the samples.
         """
-        lease, now = new_id(), time.time()
+        lease, now = new_id(), self._now()
         free = and_(
             samples.c.model == model,
             samples.c.status == Status.UNLABELLED,
             samples.c.lease_until < now,
         )
-        best = select(samples.c.id).where(free).order_by(_key(order).desc(), samples.c.id.desc())
+        key = _key(order)
+        best = select(samples.c.id).where(free).order_by(key.desc(), samples.c.id.desc())
         # Others that ask at the same moment pass over these instead of waiting for them.
         best = best.limit(limit).with_for_update(skip_locked=True)
         with self._writing() as connection:
@@ -165,22 +212,23 @@ class SampleStore:
                 .where(samples.c.id.in_(numbers), free)
                 .values(lease=lease, lease_until=now + seconds)
             )
-            taken = select(samples).where(samples.c.lease == lease)
-            rows = connection.execute(taken.order_by(_key(order).desc(), samples.c.id.desc())).all()
+            taken = select(samples).where(samples.c.id.in_(numbers), samples.c.lease == lease)
+            rows = connection.execute(taken.order_by(key.desc(), samples.c.id.desc())).all()
         return lease, [_sample(row) for row in rows]
 
     def label(self, number: str, label: Any, lease: str | None = None) -> Sample:
-        """Give a sample its label, or another one than it had.
+        """Give a sample its label, or without a lease another one than it had.
 
         Raises:
             SampleNotFound: there is none of this id.
-            SampleConflict: it is somebody else's to label.
+            SampleConflict: it is somebody else's to label, or was decided after the lease ended.
         """
-        return self._decide(number, lease, status=Status.LABELLED, label=label)
+        return self._decide(number, lease, true(), status=Status.LABELLED, label=label)
 
     def skip(self, number: str, lease: str | None = None) -> Sample:
-        """Leave a sample without a label, for good. Raises as `label`."""
-        return self._decide(number, lease, status=Status.SKIPPED, label=None)
+        """Leave a sample without a label, for good. Raises as `label`, and where it has one."""
+        unlabelled = samples.c.status != Status.LABELLED
+        return self._decide(number, lease, unlabelled, status=Status.SKIPPED, label=None)
 
     def remove(
         self,
@@ -188,20 +236,22 @@ class SampleStore:
         numbers: Sequence[str] | None = None,
         request_id: str | None = None,
     ) -> int:
-        """Delete for good: samples of a model, of these ids, of a request; returns how many."""
-        statement = delete(samples)
-        if model is not None:
-            statement = statement.where(samples.c.model == model)
-        if numbers is not None:
-            statement = statement.where(samples.c.id.in_(numbers))
-        if request_id is not None:
-            statement = statement.where(samples.c.request_id == request_id)
+        """Delete for good: samples of a model, of these ids, of a request; returns how many.
+
+        Raises:
+            ValueError: nothing says which.
+        """
+        which = [
+            *([samples.c.model == model] if model is not None else []),
+            *([samples.c.id.in_(numbers)] if numbers is not None else []),
+            *([samples.c.request_id == request_id] if request_id is not None else []),
+        ]
+        if not which:
+            raise ValueError("samples of what?")
         with self._writing() as connection:
-            count = connection.execute(statement).rowcount
-        if self._is_sqlite:
-            # Until then the log beside the file holds what was deleted.
-            with closing(self._engine.raw_connection()) as raw:
-                raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            count = connection.execute(delete(samples).where(*which)).rowcount
+        if self._file is not None:
+            self._empty_log()
         return count
 
     def counts(self) -> Mapping[tuple[str, str], int]:
@@ -211,9 +261,9 @@ class SampleStore:
         with self._reading() as connection:
             return {(model, status): count for model, status, count in connection.execute(query)}
 
-    def every(self, model: str | None, status: Status | None, rows: int = 1000) -> Iterator[Sample]:
+    def every(self, model: str | None, status: Status | None) -> Iterator[Sample]:
         """All samples, of a model or of all, in the order of their ids, read in parts."""
-        last = ""
+        last, rows = "", 16
         while True:
             query = _of(select(samples), model, status).where(samples.c.id > last)
             with self._reading() as connection:
@@ -222,6 +272,7 @@ class SampleStore:
             if len(found) < rows:
                 return
             last = found[-1].id
+            rows = max(1, min(1000, _PART_BYTES // max(len(row.input) for row in found)))
 
     def tidy(self, model: str, limits: Limits, order: str) -> int:
         """Let leave what is too old or too much, the first by `order`; returns how many did.
@@ -231,23 +282,28 @@ class SampleStore:
             limits: of it.
             order: one of `SCORES`, of which the least leave first, or `BY_TIME`, the oldest.
         """
-        waiting = and_(samples.c.model == model, samples.c.status == Status.UNLABELLED)
+        now = self._now()
+        leaves = and_(samples.c.model == model, samples.c.lease_until < now)
+        undecided = and_(leaves, samples.c.status == Status.UNLABELLED)
         with self._writing() as connection:
             gone = 0
             if math.isfinite(limits.age_s):
-                old = delete(samples).where(waiting, samples.c.time < time.time() - limits.age_s)
-                gone += connection.execute(old).rowcount
+                old = and_(leaves, samples.c.status != Status.LABELLED)
+                old = and_(old, samples.c.time < time.time() - limits.age_s)
+                gone += connection.execute(delete(samples).where(old)).rowcount
             count = connection.scalar(
-                select(func.count()).select_from(samples).where(samples.c.model == model)
+                select(func.count())
+                .select_from(samples)
+                .where(samples.c.model == model, samples.c.status == Status.UNLABELLED)
             )
             over = min(int(count or 0) - limits.samples, _LEAVES)
             if over > 0:
-                least = select(samples.c.id).where(waiting, samples.c.lease_until < time.time())
                 first = samples.c.time if order == BY_TIME else _key(order)
-                least = least.order_by(first, samples.c.id).limit(over)
-                gone += connection.execute(
-                    delete(samples).where(samples.c.id.in_(list(connection.scalars(least))))
-                ).rowcount
+                least = select(samples.c.id).where(undecided).order_by(first, samples.c.id)
+                numbers = list(connection.scalars(least.limit(over)))
+                # Looked at again: meanwhile somebody may have labelled one.
+                chosen = and_(samples.c.id.in_(numbers), undecided)
+                gone += connection.execute(delete(samples).where(chosen)).rowcount
         return gone
 
     def close(self) -> None:
@@ -264,9 +320,13 @@ class SampleStore:
                     self._prepared = True
             with engine.begin() as connection:
                 yield connection
-        except SQLAlchemyError as error:
-            self._prepared = False
-            cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        except (DataError, OverflowError) as error:
+            raise SampleRefused(f"the sample store does not take this: {_cause(error)}") from error
+        except (SQLAlchemyError, sqlite3.Error, CommandError, OSError) as error:
+            cause = _cause(error)
+            # What was prepared may be another file, or another server's, by now.
+            if not self._is_sqlite or any(words in cause for words in _SQLITE_GONE):
+                self._prepared = False
             raise StoreError(f"the sample store cannot be used: {cause}") from error
 
     def _reading(self) -> AbstractContextManager[Connection]:
@@ -275,24 +335,62 @@ class SampleStore:
     def _writing(self) -> AbstractContextManager[Connection]:
         return self._connected(self._engine)
 
-    def _decide(self, number: str, lease: str | None, **values: Any) -> Sample:
-        now = time.time()
-        free = or_(samples.c.lease_until < now, samples.c.lease == lease)
-        values |= {"labelled_time": now, "lease": None, "lease_until": 0.0}
+    def _now(self) -> Any:
+        """By one clock for all servers: the file's own machine, or the database's."""
+        if self._is_sqlite:
+            return time.time()
+        return cast(func.extract("epoch", func.clock_timestamp()), Float(53))
+
+    def _empty_log(self) -> None:
+        """Until then the log beside a SQLite file holds what was deleted from it.
+
+        Raises:
+            StoreError: somebody reads, and it could not be emptied.
+        """
+        try:
+            with closing(self._engine.raw_connection()) as raw:
+                cursor = raw.cursor()
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                busy = cursor.fetchall()[0][0]
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise _log_is_full(_cause(error)) from error
+        if busy:
+            raise _log_is_full("somebody reads it")
+
+    def _decide(
+        self, number: str, lease: str | None, condition: ColumnElement[bool], **values: Any
+    ) -> Sample:
+        mine = samples.c.lease_until < self._now() if lease is None else samples.c.lease == lease
+        values |= {"labelled_time": time.time(), "lease": None, "lease_until": 0.0}
+        change = update(samples).where(samples.c.id == number, mine, condition).values(**values)
+        before = self.get(number)
         with self._writing() as connection:
-            done = connection.execute(
-                update(samples).where(samples.c.id == number, free).values(**values)
-            ).rowcount
-        found = self.get(number)
-        if not done:
-            raise SampleConflict(
-                f"sample {number} is somebody else's to label for another "
-                f"{found.lease_until - now:.0f} seconds",
-                field="lease",
-                received=lease,
-                retry_after_s=max(0.0, found.lease_until - now),
-            )
-        return found
+            row = connection.execute(change.returning(samples)).one_or_none()
+        if row is not None:
+            return _sample(row)
+        left_s = max(0.0, before.lease_until - time.time())
+        if left_s > 0:
+            why = f"is somebody else's to label for another {left_s:.0f} seconds"
+        elif lease is not None:
+            why = "is not held by this lease any more"
+        else:
+            why = "has its label"
+        raise SampleConflict(
+            f"sample {number} {why}", field="lease", received=lease, retry_after_s=left_s or None
+        )
+
+
+def _cause(error: Exception) -> str:
+    """The first line of what the database says."""
+    words = str(getattr(error, "orig", None) or error).strip()
+    return words.splitlines()[0] if words else type(error).__name__
+
+
+def _log_is_full(why: str) -> StoreError:
+    return StoreError(
+        f"the samples are deleted, and the log beside the file still holds them ({why}); "
+        "delete again"
+    )
 
 
 def _engine(url: str) -> Engine:
@@ -303,16 +401,26 @@ def _engine(url: str) -> Engine:
         if parsed.get_backend_name() == "postgresql":
             # A table that somebody locked, or a host that is silent, must not wait for ever.
             patience = f"-c lock_timeout={_BUSY_S}s -c statement_timeout={_STATEMENT_S}s"
-            limits = {"connect_timeout": _BUSY_S, "options": patience}
+            limits = {
+                "connect_timeout": _BUSY_S,
+                "options": patience,
+                "tcp_user_timeout": 1000 * _SILENT_S,
+                "keepalives_idle": _SILENT_S,
+            }
             return create_engine(parsed, pool_pre_ping=True, connect_args=limits)
         if parsed.get_backend_name() != "sqlite":
             raise ArgumentError(f"{parsed.get_backend_name()} is not supported")
+        if parsed.database in (None, "", ":memory:"):
+            raise ArgumentError("a database in memory is another one for every connection")
         # Every transaction opens the file by its name: whoever removed it is not written past.
         engine = create_engine(parsed, poolclass=NullPool)
     except ModuleNotFoundError as error:
         raise _no_database(f"{error}; pip install 'candor[postgresql]'") from None
-    except (ArgumentError, ValueError) as error:
-        raise _no_database(str(error)) from None
+    except ArgumentError as error:
+        # SQLAlchemy's own words hold the address, and that may hold a password.
+        raise _no_database(str(error) if url not in str(error) else "it cannot be read") from None
+    except ValueError:
+        raise _no_database("it cannot be read") from None
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -320,7 +428,6 @@ def _engine(url: str) -> Engine:
 
 def _no_database(why: str) -> InvalidInput:
     expected = "sqlite:///FILE or postgresql://USER@HOST/DATABASE"
-    # The value may hold a password.
     return InvalidInput(
         f"CANDOR_DATABASE_URL is no address of a database: {why}; expected {expected}",
         field="database_url",
@@ -354,8 +461,7 @@ def _of(query: Select[Any], model: str | None, status: Status | None) -> Select[
     return query
 
 
-def _key(order: str) -> Any:
-    """The column of a score, what has none coming last."""
+def _key(order: str) -> ColumnElement[float]:
     if order not in SCORES:
         raise InvalidInput(
             f"`order` is {order!r}; expected one of {', '.join(SCORES)}",
@@ -363,18 +469,20 @@ def _key(order: str) -> Any:
             expected=list(SCORES),
             received=order,
         )
-    return func.coalesce(samples.c[order], _NONE)
+    return ordering(order)
 
 
 def _place(sample: Sample, order: str) -> str:
     """Where a page ended, whatever becomes of its last sample."""
-    return f"{sample.scores.get(order, _NONE).hex()}_{sample.id}"
+    return f"{sample.scores.get(order, NONE).hex()}_{sample.id}"
 
 
 def _read_place(text: str) -> tuple[float, str]:
     value, _, number = text.partition("_")
     try:
-        return float.fromhex(value), number
+        if _ID.fullmatch(number):
+            return float.fromhex(value), number
+        raise ValueError
     except (ValueError, OverflowError):
         raise InvalidInput(
             f"`after` is {text!r}; expected `next` of the page before", field="after", received=text
@@ -392,7 +500,6 @@ def _values(sample: NewSample) -> dict[str, Any]:
         "row": sample.row,
         "digest": digest(content),
         "input": content,
-        "input_bytes": len(content),
         **{name: sample.scores.get(name) for name in SCORES},
         "status": Status.UNLABELLED.value,
         "lease_until": 0.0,

@@ -114,7 +114,7 @@ def test_a_selection_that_takes_long_does_not_keep_predictions_waiting(shipped: 
 
         async def both() -> tuple[float, float]:
             async with AsyncClient(shipped.url, timeout_s=120) as patient:
-                pool = np.concatenate([POOL] * 20)
+                pool = np.concatenate([POOL] * 8)
                 started = time.perf_counter()
                 selecting = asyncio.create_task(
                     patient.query(pool, 60, strategy="batch_bald", model="digits", passes=20)

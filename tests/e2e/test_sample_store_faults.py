@@ -171,9 +171,9 @@ def test_a_postgresql_that_is_gone_read_only_or_locked(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_the_queue_is_dropped_and_counted(tmp_path: Path) -> None:
-    """A row of four float32 has 16 bytes: twenty of them may wait."""
+    """A row of four float32 has 16 bytes, and a kilobyte around it: twenty of them may wait."""
     url = sqlite_address(tmp_path)
-    with keeping(tmp_path, url, CANDOR_KEEP_QUEUE_BYTES="320") as found:
+    with keeping(tmp_path, url, CANDOR_KEEP_QUEUE_BYTES=str(20 * (16 + 1024))) as found:
         with closing(sqlite3.connect(tmp_path / "samples.sqlite", isolation_level=None)) as other:
             other.execute("BEGIN EXCLUSIVE")
             found.predict()

@@ -225,6 +225,14 @@ def test_deleted_is_deleted(client: Client, keeping: Server) -> None:
         ("POST", "/ID/label", b'{"lable": 1}', 422, "lable", "label"),
         ("POST", "/ID/label", b'{"label": "ten"}', 422, "label", "'ten'"),
         ("POST", "/ID/skip", b'{"label": 1}', 422, "label", "lease"),
+        ("GET", "?model=co2&model=digits", None, 422, "model", "twice"),
+        ("GET", "?model=%00", None, 422, "model", "pattern"),
+        ("GET", "/%00", None, 404, "id", "no sample"),
+        ("GET", "/export?model=cats", None, 404, "model", "digits"),
+        ("DELETE", "?model=cats", None, 404, "model", "digits"),
+        ("POST", "/ID/label", b'{"label": "\\ud800"}', 422, "label", "one of 0, 1"),
+        ("POST", "/ID/label", b'{"label": 1, "lease": "\\ud800"}', 422, "lease", "`lease` is"),
+        ("POST", "/lease", b'{"model": "\\ud800"}', 422, "model", "string"),
         ("POST", "/lease", b'{"model": "cats"}', 404, "model", "digits"),
         ("POST", "/lease", b'{"model": "digits", "seconds": -1}', 422, "seconds", "greater than 0"),
     ],
@@ -252,6 +260,21 @@ def test_what_does_not_fit_is_named(
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert answer.json()["field"] == field
     assert words in answer.text
+
+
+def test_bodies_are_bounded_and_not_sent_back(client: Client, keeping: Server) -> None:
+    fill(client, 1)
+    path = f"/samples/{client.samples(model='digits').samples[0].id}/label"
+    answer = keeping.post(path, {"label": "x" * 10**6})
+    assert answer.status_code == 422
+    assert len(answer.content) < 4000
+    headers = {"Content-Type": "application/json"}
+    too_large = b'{"label": "' + b"x" * (64 * 2**20) + b'"}'
+    answer = httpx.post(keeping.url + path, content=too_large, headers=headers, timeout=60.0)
+    assert (answer.status_code, answer.json()["field"]) == (413, "body")
+    text = {"Content-Type": "text/csv"}
+    answer = httpx.post(keeping.url + path, content=b"label,1", headers=text)
+    assert (answer.status_code, answer.json()["field"]) == (415, "Content-Type")
 
 
 def test_what_was_kept_is_counted(client: Client, keeping: Server) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from service.store.contract import NewSample
+from service.store.contract import NewRows, NewSample
 from service.store.samples import SampleStore
 from service.store.writer import SampleWriter
 
@@ -27,11 +27,15 @@ def main() -> None:
 
     writer = SampleWriter(store, 2**20, kept, lambda _count: None)
 
+    scores = {"variance": np.ones(1)}
+
     def write(number: int) -> None:
         for count in range(10**9):
             request = f"{run}-{number}-{count}"
             values = np.frombuffer(request.ljust(32).encode(), dtype=np.uint8)
-            writer.offer([NewSample("digits", 1, 0.0, request, 0, values, {"variance": 1.0})])
+            writer.offer(
+                NewRows("digits", 1, 0.0, request, np.zeros(1, np.int64), values[None], scores)
+            )
             if count % 20 == 0:
                 threading.Event().wait(0.01)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ def test_without_labels_there_is_no_y() -> None:
 
 def test_rows_of_several_shapes_are_no_array() -> None:
     mixed = [sample(1), sample(2, size=5)]
-    with pytest.raises(InvalidInput, match=r"\[1, 4\] and \[1, 5\].*jsonl"):
+    with pytest.raises(InvalidInput, match=r"\[1, 4\] of float32 and \[1, 5\].*jsonl"):
         write_npz(mixed, None)
     with pytest.raises(InvalidInput, match="jsonl"):
         write_parquet(mixed, Task.CLASSIFICATION, named=True)
@@ -90,6 +91,8 @@ def test_rows_of_several_shapes_are_no_array() -> None:
         (Task.BINARY, False, [None, 1], [None, 1]),
         (Task.MULTILABEL, True, [["a", "b"], []], [["a", "b"], []]),
         (Task.REGRESSION, False, [1.5, [2.0]], [[1.5], [2.0]]),
+        # SQLite gives 3.0 back as 3.
+        (Task.REGRESSION, False, [3, None], [[3.0], None]),
     ],
 )
 def test_a_table_has_labels_of_the_tasks_kind(
@@ -117,3 +120,13 @@ def test_a_table_of_many_and_of_none() -> None:
 def test_labels_of_another_task_are_said() -> None:
     with pytest.raises(InvalidInput, match="not of the kind"):
         write_parquet([sample(1, 0.5)], Task.CLASSIFICATION, named=True)
+
+
+def test_rows_of_several_types_are_no_array() -> None:
+    """As after a model's `dtype` was changed: their bytes put together are other numbers."""
+    wide = replace(sample(2), input=sample(2).input.astype(np.float64))
+    for mixed in ([sample(1), wide], [wide, sample(1)]):
+        with pytest.raises(InvalidInput, match="float64"):
+            write_npz(mixed, None)
+        with pytest.raises(InvalidInput, match="float64"):
+            write_parquet(mixed, Task.CLASSIFICATION, named=True)

@@ -38,14 +38,14 @@ def test_rows_above_a_calibrated_threshold() -> None:
     keeper = Keeper(UNCERTAIN, 0.95)
     flagged = np.array([False, True, False])
     # Where a threshold was calibrated, its flags decide, and not the score.
-    assert keeper.choose(np.array([0.9, 0.5, np.nan]), flagged) == [1]
+    assert keeper.choose(np.array([0.9, 0.5, np.nan]), flagged).tolist() == [1]
 
 
 def test_without_a_threshold_the_highest_of_the_last_rows() -> None:
     keeper = Keeper(UNCERTAIN, 0.9)
-    assert keeper.choose(np.linspace(0, 1, FEWEST), None) == []
+    assert keeper.choose(np.linspace(0, 1, FEWEST), None).tolist() == []
     # The ninth decile of 0 to 1 is 0.9; the rows themselves count from the next time on.
-    assert keeper.choose(np.array([0.95, 0.2, 0.85, 0.91]), None) == [0, 3]
+    assert keeper.choose(np.array([0.95, 0.2, 0.85, 0.91]), None).tolist() == [0, 3]
 
 
 def test_a_share_of_all_by_chance() -> None:
