@@ -1,0 +1,1 @@
+"""Learning curves of active learning on MNIST: what choosing the labels is worth."""
