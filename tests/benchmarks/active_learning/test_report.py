@@ -56,17 +56,27 @@ def result() -> dict[str, Any]:
 
 def test_tables_show_what_was_needed_and_who_is_ahead(result: dict[str, Any]) -> None:
     text = report.section(result)
-    assert "| random | 60 | 60 | **60** | 100% |" in text
-    assert "| BALD | 40 | 40 | **40** | 67% |" in text
-    assert "| BatchBALD | 30 | 30 | **30** | 50% |" in text
+    assert "| random | 60 | 60 | **60** | 100 % |" in text
+    assert "| BALD | 40 | 40 | **40** | 67 % (aim 60 %) |" in text
+    assert "| BatchBALD | 30 | 30 | **30** | 50 % |" in text
     assert "every picture 3 times" in text
-    assert "| +6.6 |" in text
+    assert "| +6.6 (aim: not ahead) |" in text
+    assert "| +10.4 |" in text
 
 
 def test_a_curve_that_ended_too_low_is_a_bound(result: dict[str, Any]) -> None:
     slow = run("random", 0, [0.6, 0.7, 0.8, 0.9, 0.9, 0.9])
     result["pools"][0]["runs"][0] = slow
-    assert "| random | over 70 | 60 | **over 65** | 100% |" in report.section(result)
+    assert "| random | over 70 | 60 | **over 65** | 100 % |" in report.section(result)
+
+
+def test_an_aim_of_batch_bald_that_was_missed_is_shown(result: dict[str, Any]) -> None:
+    for pool in result["pools"]:
+        for place in (4, 5):
+            pool["runs"][place] = run("batch_bald", place - 4, [0.6] * 6)
+    text = report.section(result)
+    assert "(aim: no more than BALD)" in text
+    assert "(aim: ahead)" in text
 
 
 def test_who_is_behind_random_is_shown_so(result: dict[str, Any]) -> None:
