@@ -1,8 +1,8 @@
 """Learning curves of active learning on MNIST: what choosing the labels is worth.
 
-The protocol is that of Kirsch et al. 2019 (github.com/BlackHC/BatchBALD): 20 labels to start, two of
-every class, ten at a time, the network trained from scratch after each batch. It differs from it in
-these points:
+The protocol is that of Kirsch et al. 2019 (github.com/BlackHC/BatchBALD): 20 labels to start, two
+of every class, ten at a time, the network trained from scratch after each batch. It differs from it
+in these points:
 
 - A pool is 5,000 pictures drawn for each seed, not all of MNIST.
 - Training takes a fixed number of steps (`network.py`); no validation set.
