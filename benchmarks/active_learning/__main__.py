@@ -123,12 +123,15 @@ def _curves(
         seed: draw(*training, effort.pictures, EACH, kind.copies, seed_of("pool", seed))
         for seed in effort.seeds
     }
-    waiting = [
-        workers.submit(_cost(kind, strategy), curve.curve, pool, test, strategy, seed, kind.course)
-        for strategy in effort.strategies
+    # The longest at the start and chance at the end, so that no process is left waiting for long.
+    waiting = {
+        (strategy, seed): workers.submit(
+            _cost(kind, strategy), curve.curve, pool, test, strategy, seed, kind.course
+        )
+        for strategy in reversed(effort.strategies)
         for seed, pool in pools.items()
-    ]
-    runs = [run.result() for run in waiting]
+    }
+    runs = [waiting[strategy, seed].result() for strategy in effort.strategies for seed in pools]
     for run in runs:
         run["labels_needed"] = labels_needed(run["labels"], run["accuracies"])
         run["mean_accuracy"] = mean_accuracy(run["accuracies"])
