@@ -10,6 +10,7 @@
 #   make train    train the shipped models again, from their seeds
 #   make quality  their held-out quality, as in models/README.md
 #   make evaluate DATA=dir  published results on public data, reproduced: benchmarks/evaluation/README.md
+#   make active-learning DATA=dir  learning curves on MNIST of what chooses the labels, in the README
 #
 # Without a GPU, a much smaller PyTorch:
 #   make serve PIP_OPTIONS="--extra-index-url https://download.pytorch.org/whl/cpu"
@@ -27,7 +28,7 @@ PEER_bentoml := bentoml==1.4.39
 PEER_ray := ray[serve]==2.60.0
 PEER_TORCH := torch==2.13.0 numpy==2.4.6
 
-.PHONY: serve test lint format bench bench-peers kill-store check-gpu train quality needs-data evaluate clean
+.PHONY: serve test lint format bench bench-peers kill-store check-gpu train quality needs-data evaluate active-learning clean
 
 serve: $(VENV)/.installed
 	@$(VENV)/bin/candor serve
@@ -70,11 +71,15 @@ quality: $(VENV)/.installed-dev
 
 # Says what is missing before anything is installed.
 needs-data:
-	@test -n "$(DATA)" || { echo "The evaluation reads data sets that the project does not ship: make evaluate DATA=folder, and benchmarks/evaluation/README.md says what the folder must hold and where it comes from" >&2; exit 2; }
+	@test -n "$(DATA)" || { echo "The evaluation reads data sets that the project does not ship: make $(or $(MAKECMDGOALS),evaluate) DATA=folder, and benchmarks/evaluation/README.md says what the folder must hold and where it comes from" >&2; exit 2; }
 
 evaluate: needs-data $(VENV)/.installed-dev
 	$(VENV)/bin/python -m benchmarks.evaluation --data "$(DATA)" --output benchmarks/results/evaluation.json
 	$(VENV)/bin/python -m benchmarks.evaluation.report
+
+active-learning: needs-data $(VENV)/.installed-dev
+	$(VENV)/bin/python -m benchmarks.active_learning --data "$(DATA)" --output benchmarks/results/active_learning.json
+	$(VENV)/bin/python -m benchmarks.render
 
 clean:
 	rm -rf $(VENV) $(PEERS) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchmarks.active_learning import report as active_learning
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
@@ -124,7 +126,12 @@ def pools_section(result: dict[str, Any]) -> str:
     )
 
 
-SECTIONS = {"engine": engine_section, "service": service_section, "pools": pools_section}
+SECTIONS = {
+    "engine": engine_section,
+    "service": service_section,
+    "pools": pools_section,
+    "active_learning": active_learning.section,
+}
 
 
 def rendered(readme: str, results: Path = RESULTS) -> str:

@@ -6,6 +6,7 @@ The project ships none of them; they are named, with where each comes from, in `
 from __future__ import annotations
 
 import csv
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,17 +65,17 @@ class RegressionSet:
     grid_log_likelihood: Array
 
 
-def check(folder: Path) -> None:
-    """Whether all files are there.
+def check(folder: Path, names: Collection[str] = ORIGINS.keys()) -> None:
+    """Whether these files, or all, are there.
 
     Raises:
         MissingData: with the files that are not, and where each comes from.
     """
-    missing = [name for name in ORIGINS if not (folder / name).is_file()]
+    missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         listed = "\n".join(f"  {name}: {ORIGINS[name]}" for name in missing)
         raise MissingData(
-            f"{folder} lacks {len(missing)} of the {len(ORIGINS)} files that the evaluation reads. "
+            f"{folder} lacks {len(missing)} of the {len(names)} files that are read from it. "
             "The project ships none of them; benchmarks/evaluation/README.md says what each holds. "
             f"Missing, and where it comes from:\n{listed}"
         )

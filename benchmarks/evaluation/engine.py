@@ -20,16 +20,26 @@ Array = NDArray[Any]
 
 
 class Engine:
-    """A network as a server would load it, in float32 so that other machines see the same.
+    """A network as a server would load it.
 
     Args:
         network: in eval mode.
         task: what its outputs mean.
         inputs: some rows [B, D...] of the kind that it will see.
         passes: T.
+        precision: float32, so that other machines see the same, or bfloat16.
+        like: of another network of the same architecture, whose measured times are taken over.
     """
 
-    def __init__(self, network: nn.Module, task: Task, inputs: Tensor, passes: int) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        task: Task,
+        inputs: Tensor,
+        passes: int,
+        precision: str = "float32",
+        like: Engine | None = None,
+    ) -> None:
         settings = load_settings(environment={})
         self._task, self._passes = task, passes
         self._sampler: Sampler = build_sampler(
@@ -39,13 +49,16 @@ class Engine:
             memory_bytes=settings.memory_bytes,
             noise_bytes=settings.noise_bytes,
             passes=passes,
-            precision="float32",
+            precision=precision,
             to_values=functools.partial(values, task),
+            like=None if like is None else like._sampler,
         )
 
-    def sample(self, inputs: Tensor, fields: Collection[str], seed: int) -> dict[str, Array]:
-        """Fields of T passes with shared masks, as `POST /predict` names them."""
-        plan = SamplePlan(self._passes, seed, Masks.SHARED)
+    def sample(
+        self, inputs: Tensor, fields: Collection[str], seed: int, passes: int | None = None
+    ) -> dict[str, Array]:
+        """Fields of T passes, or of so many, with shared masks, as `POST /predict` names them."""
+        plan = SamplePlan(passes or self._passes, seed, Masks.SHARED)
         [answer] = predict(self._sampler, self._task, [Request(inputs, plan, fields)])
         return _present(answer or {})
 

@@ -35,9 +35,11 @@ class Workers:
 
     Args:
         processes: how many.
+        title: of the progress bar.
     """
 
-    def __init__(self, processes: int) -> None:
+    def __init__(self, processes: int, title: str = "evaluation") -> None:
+        self._title = title
         for threshold in _KEEP_MEMORY:
             os.environ.setdefault(threshold, str(2**30))
         context = multiprocessing.get_context("spawn")
@@ -75,7 +77,7 @@ class Workers:
         self._pool.shutdown(cancel_futures=True)
 
     def _show(self, waiting: Sequence[Future[Any]], cost: float) -> None:
-        with tqdm(total=round(cost, 1), desc="evaluation", bar_format=_BAR) as bar:
+        with tqdm(total=round(cost, 1), desc=self._title, bar_format=_BAR) as bar:
             while True:
                 done, left = wait(waiting, _REFRESH_S)
                 for section in done:
