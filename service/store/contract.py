@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
+import math
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -48,18 +50,22 @@ class NewSample:
 
 @dataclass(frozen=True, slots=True)
 class NewRows:
-    """Rows of one request, to be kept. Args as of `NewSample`, and
+    """K rows of one version's requests, to be kept.
 
     Args:
-        rows: [K] within the request.
+        model: that answered them.
+        version: of the model.
+        times: [K] of their answers, seconds since the epoch.
+        request_ids: [K].
+        rows: [K] within their requests.
         inputs: [K, D...].
         scores: [K] by name; where one is not finite, its row has it not.
     """
 
     model: str
     version: int
-    time: float
-    request_id: str
+    times: NDArray[np.float64]
+    request_ids: NDArray[np.object_]
     rows: NDArray[np.int64]
     inputs: NDArray[Any]
     scores: Mapping[str, NDArray[np.float64]]
@@ -67,28 +73,30 @@ class NewRows:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def part(self, start: int, stop: int) -> Self:
-        """Some of them, not copied."""
-        here = slice(start, stop)
-        scores = {name: values[here] for name, values in self.scores.items()}
-        return replace(self, rows=self.rows[here], inputs=self.inputs[here], scores=scores)
+    def some(self, which: slice | NDArray[np.bool_]) -> Self:
+        """Some of them, in their order."""
+        return replace(
+            self,
+            times=self.times[which],
+            request_ids=self.request_ids[which],
+            rows=self.rows[which],
+            inputs=self.inputs[which],
+            scores={name: values[which] for name, values in self.scores.items()},
+        )
 
     def samples(self) -> Iterator[NewSample]:
         """One by one."""
-        for place, row in enumerate(self.rows.tolist()):
-            scores = {
-                name: float(values[place])
-                for name, values in self.scores.items()
-                if np.isfinite(values[place])
-            }
+        scores = {name: values.tolist() for name, values in self.scores.items()}
+        places = zip(self.times.tolist(), self.request_ids, self.rows.tolist(), strict=True)
+        for place, (moment_s, request_id, row) in enumerate(places):
             yield NewSample(
                 self.model,
                 self.version,
-                self.time,
-                self.request_id,
+                moment_s,
+                request_id,
                 row,
                 self.inputs[place],
-                scores,
+                {name: v[place] for name, v in scores.items() if math.isfinite(v[place])},
             )
 
 
@@ -149,8 +157,17 @@ def new_id() -> str:
 
 def packed(array: NDArray[Any]) -> bytes:
     """An input as the bytes of a .npy."""
+    return _header(array.dtype, array.shape) + array.tobytes()
+
+
+@functools.lru_cache(maxsize=256)
+def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """Of a .npy in C order: of a model's rows all have the same, and making it takes longest."""
+    description = np.lib.format.dtype_to_descr(dtype)
     stream = io.BytesIO()
-    np.save(stream, np.ascontiguousarray(array), allow_pickle=False)
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": description, "fortran_order": False, "shape": shape}
+    )
     return stream.getvalue()
 
 

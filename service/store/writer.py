@@ -8,6 +8,9 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from service.errors import SampleRefused, StoreError
 from service.store.contract import NewRows, NewSample
 from service.store.samples import SampleStore
@@ -18,7 +21,7 @@ _BATCH_ROWS = 500
 _BATCH_BYTES = 2**24
 """Of one transaction, at most."""
 
-_ROW_BYTES = 1024
+ROW_BYTES = 1024
 """What a row takes beside its input, about."""
 
 _GATHER_S = 0.1
@@ -86,7 +89,7 @@ class SampleWriter:
 
     def room(self, row_bytes: int) -> int:
         """How many rows of this size may wait now."""
-        return max(0, (self._most_bytes - self._waiting_bytes) // (row_bytes + _ROW_BYTES))
+        return max(0, (self._most_bytes - self._waiting_bytes) // (row_bytes + ROW_BYTES))
 
     def offer(self, rows: NewRows) -> None:
         """Have rows kept; returns at once, whatever becomes of them."""
@@ -94,8 +97,8 @@ class SampleWriter:
             return
         size = _row_bytes(rows)
         with self._changed:
-            taken = 0 if self._closing else min(len(rows), self.room(size - _ROW_BYTES))
-            for piece in _pieces(rows.part(0, taken), size):
+            taken = 0 if self._closing else min(len(rows), self.room(size - ROW_BYTES))
+            for piece in _pieces(rows.some(slice(taken)), size):
                 self._waiting.append(piece)
                 self._waiting_bytes += size * len(piece)
                 self._offered += len(piece)
@@ -109,8 +112,12 @@ class SampleWriter:
             goal = self._offered
             return self._changed.wait_for(lambda: self._settled >= goal, timeout_s)
 
-    def discard(self, unwanted: Callable[[NewRows], bool], timeout_s: float) -> int:
+    def discard(self, unwanted: Callable[[NewRows], NDArray[np.bool_]], timeout_s: float) -> int:
         """Forget rows that wait, and wait until those that are being written are there.
+
+        Args:
+            unwanted: says which rows, [K].
+            timeout_s: seconds for those that are being written.
 
         Returns:
             How many were forgotten; those that are there now are not among them.
@@ -118,17 +125,34 @@ class SampleWriter:
         Raises:
             StoreError: some are still being written after the timeout.
         """
+        gone = 0
         with self._changed:
-            gone = [rows for rows in self._waiting if unwanted(rows)]
-            in_hand = {id(rows) for rows in self._writing if unwanted(rows)}
-            self._settle(gone)
+            in_hand = {id(rows) for rows in self._writing}
+            awaited: set[int] = set()
+            left: deque[NewRows] = deque()
+            for rows in self._waiting:
+                gone_K = unwanted(rows)
+                count = int(gone_K.sum())
+                if not count or id(rows) in in_hand:
+                    left.append(rows)
+                    awaited |= {id(rows)} if count else set()
+                    continue
+                gone += count
+                self._settled += count
+                self._waiting_bytes -= count * _row_bytes(rows)
+                if count < len(rows):
+                    left.append(rows.some(~gone_K))
+            self._waiting = left
+            self._changed.notify_all()
 
             def over() -> bool:
-                return in_hand.isdisjoint(map(id, self._writing))
+                return awaited.isdisjoint(map(id, self._writing))
 
             if not self._changed.wait_for(over, timeout_s):
                 raise StoreError("samples are being written, and the database does not answer")
-            return sum(len(rows) for rows in gone if id(rows) not in in_hand)
+            # An attempt that failed leaves them waiting.
+            again = any(id(rows) in awaited for rows in self._waiting)
+        return gone + (self.discard(unwanted, timeout_s) if again else 0)
 
     def close(self, timeout_s: float) -> bool:
         """Write what waits and end; whether all of it was written in time."""
@@ -240,11 +264,11 @@ class SampleWriter:
 
 
 def _row_bytes(rows: NewRows) -> int:
-    return rows.inputs.nbytes // max(1, len(rows)) + _ROW_BYTES
+    return rows.inputs.nbytes // max(1, len(rows)) + ROW_BYTES
 
 
 def _pieces(rows: NewRows, row_bytes: int) -> Iterator[NewRows]:
     """Parts that fit one transaction."""
     most = max(1, min(_BATCH_ROWS, _BATCH_BYTES // row_bytes))
     for start in range(0, len(rows), most):
-        yield rows.part(start, start + most)
+        yield rows.some(slice(start, start + most))

@@ -32,9 +32,10 @@ def main() -> None:
     def write(number: int) -> None:
         for count in range(10**9):
             request = f"{run}-{number}-{count}"
+            name = np.array([request], dtype=np.object_)
             values = np.frombuffer(request.ljust(32).encode(), dtype=np.uint8)
             writer.offer(
-                NewRows("digits", 1, 0.0, request, np.zeros(1, np.int64), values[None], scores)
+                NewRows("digits", 1, np.zeros(1), name, np.zeros(1, np.int64), values[None], scores)
             )
             if count % 20 == 0:
                 threading.Event().wait(0.01)

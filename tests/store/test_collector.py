@@ -158,10 +158,37 @@ def test_a_dense_output_counts_by_the_mean_of_its_places(store: SampleStore) -> 
         )
 
 
-def test_rows_are_copied_before_the_request_ends(store: SampleStore) -> None:
-    with collecting(store, "all") as (collector, _):
-        rows = np.ones((1, 2), dtype=np.float32)
-        collector.consider("digits", 1, rows, {"variance": np.ones(1)}, None, "request")
-        rows[:] = 7
+def test_answers_are_put_together_only_where_they_are_alike(store: SampleStore) -> None:
+    """Rows of several shapes, with and without flags, of several models, all at once."""
+    with collecting(store, "all") as (collector, told):
+        for number in range(30):
+            shape = (2, 1 + number % 3)
+            collector.consider(
+                f"model-{number % 2}",
+                1,
+                np.full(shape, number, dtype=np.float32),
+                {"variance": np.array([number, -number], dtype=np.float64)},
+                None if number % 5 else np.array([True, False]),
+                f"request-{number}",
+            )
         assert collector.flush(30.0)
-        assert next(store.every("digits", None)).input.tolist() == [1.0, 1.0]
+        found = {(s.request_id, s.scores["variance"]): s for s in store.every(None, None)}
+    # Both rows of an answer hold the same, and the same is kept once.
+    assert len(found) == 30
+    assert told == {"model-0": 15, "model-1": 15}
+    for (request_id, variance), sample in found.items():
+        number = int(request_id.removeprefix("request-"))
+        assert sample.input.tolist() == [float(number)] * (1 + number % 3)
+        assert (abs(variance), sample.model) == (number, f"model-{number % 2}")
+
+
+def test_an_answer_that_cannot_be_looked_at_harms_no_other(
+    store: SampleStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    with collecting(store, "all") as (collector, told):
+        collector.consider("odd", 1, np.ones((3, 1)), {}, None, "first")
+        consider(collector, [1.0])
+        assert collector.flush(30.0)
+        assert store.counts() == {("digits", "unlabelled"): 1}
+        assert told["dropped"] == 3
+        assert "rows of odd are not kept" in caplog.text
