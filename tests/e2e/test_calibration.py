@@ -46,14 +46,12 @@ def rows(repository: Path, name: str) -> list[object]:
         return found
 
 
-def test_a_running_server_takes_a_calibration_up_on_reload(
-    repository: Path, server: Server
-) -> None:
-    digits, noise = rows(repository, "digits")[:100], rows(repository, "noise")[:100]
-    before = server.post("/predict", {"inputs": digits[:2]}).json()
+@pytest.fixture(scope="module")
+def calibrated(repository: Path, server: Server) -> Server:
+    """The server, which took up while it ran what digits was calibrated to."""
+    before = server.post("/predict", {"inputs": rows(repository, "digits")[:2]}).json()
     assert [before[name] for name in ("ood", "prediction_set", "calibrated_mean")] == [None] * 3
     assert "calibration" not in before
-
     said = calibrate(
         repository,
         *("digits", "--data", str(repository / "digits.npz"), "--score", "predictive_entropy"),
@@ -62,11 +60,24 @@ def test_a_running_server_takes_a_calibration_up_on_reload(
     )
     assert "are flagged" in said
     assert "AUROC" in said
-    reloaded = server.post("/models/digits/reload", {}).json()
-    [version] = reloaded["versions"]
+    [version] = server.post("/models/digits/reload", {}).json()["versions"]
     assert version["calibration"]["state"] == "applied"
     assert version["calibration"]["score"] == "predictive_entropy"
+    return server
 
+
+def flagged_so_far(server: Server) -> float:
+    start = 'candor_ood_flagged_total{model="digits"} '
+    lines = server.get("/metrics").text.splitlines()
+    return sum(float(line.removeprefix(start)) for line in lines if line.startswith(start))
+
+
+def test_a_running_server_takes_a_calibration_up_on_reload(
+    repository: Path, calibrated: Server
+) -> None:
+    server = calibrated
+    flagged_before = flagged_so_far(server)
+    digits, noise = rows(repository, "digits")[:100], rows(repository, "noise")[:100]
     known = server.post("/predict", {"inputs": digits}).json()
     assert known["calibration"] == "applied"
     ood = known["ood"]
@@ -83,22 +94,22 @@ def test_a_running_server_takes_a_calibration_up_on_reload(
     assert sum(strange["ood"]["flagged"]) > 50
     metrics = server.get("/metrics").text
     flagged = sum(ood["flagged"]) + sum(strange["ood"]["flagged"])
-    assert f'candor_ood_flagged_total{{model="digits"}} {float(flagged)}' in metrics
-    assert f'candor_ood_flagged_rate{{model="digits",version="1"}} {flagged / 200}' in metrics
+    assert flagged_so_far(server) == flagged_before + flagged
+    assert 'candor_ood_flagged_rate{model="digits",version="1"} 0.' in metrics
     assert 'candor_population_stability_index{measure="variance",model="digits"' in metrics
 
 
-def test_passes_it_was_not_made_for_get_none_of_it_and_are_told_why(server: Server) -> None:
-    other = server.post("/predict", {"inputs": np.zeros((1, 1, 8, 8)).tolist(), "passes": 20})
+def test_passes_it_was_not_made_for_get_none_of_it_and_are_told_why(calibrated: Server) -> None:
+    other = calibrated.post("/predict", {"inputs": np.zeros((1, 1, 8, 8)).tolist(), "passes": 20})
     answer = other.json()
     assert answer["ood"] is None
     assert answer["calibration"] == "not applied: it was made for 50 passes, not 20"
 
 
-def test_arrays_say_what_json_says(repository: Path, server: Server) -> None:
+def test_arrays_say_what_json_says(repository: Path, calibrated: Server) -> None:
     with np.load(repository / "digits.npz") as arrays:
         x = arrays["x"]
-    with Client(server.url) as client:
+    with Client(calibrated.url) as client:
         many, few = client.predict(x[:100]), client.predict(x[:2])
     for answer, count in ((many, 100), (few, 2)):
         assert answer.ood is not None
@@ -112,12 +123,18 @@ def test_arrays_say_what_json_says(repository: Path, server: Server) -> None:
     assert sets == few.prediction_set
 
 
-def test_a_regression_has_intervals_and_the_noise_that_was_fitted(
-    repository: Path, server: Server
-) -> None:
+@pytest.fixture(scope="module")
+def calibrated_regression(repository: Path, server: Server) -> Server:
     said = calibrate(repository, "co2", "--data", str(repository / "co2.npz"))
     assert "Standard deviation of the noise" in said
     server.post("/models/co2/reload", {})
+    return server
+
+
+def test_a_regression_has_intervals_and_the_noise_that_was_fitted(
+    calibrated_regression: Server,
+) -> None:
+    server = calibrated_regression
     answer = server.post("/predict", {"model": "co2", "inputs": [[1975.5], [2030.0]]}).json()
     (low, high) = answer["interval"][0][0]
     assert low < answer["mean"][0][0] < high
@@ -125,7 +142,10 @@ def test_a_regression_has_intervals_and_the_noise_that_was_fitted(
     assert answer["interval"][1][0][1] - answer["interval"][1][0][0] > high - low
 
 
-def test_the_command_line_says_what_the_server_says(repository: Path, server: Server) -> None:
+def test_the_command_line_says_what_the_server_says(
+    repository: Path, calibrated_regression: Server
+) -> None:
+    server = calibrated_regression
     words = ("predict", "--model", "co2", "--inputs", "[[1975.5]]", "--return", "interval,ood")
     here = json.loads(candor(*words, "--models", str(repository / "models")).stdout)
     there = server.post(
@@ -134,15 +154,20 @@ def test_the_command_line_says_what_the_server_says(repository: Path, server: Se
     assert here == there
 
 
-def test_another_network_makes_it_stale_and_says_so(repository: Path, server: Server) -> None:
+def test_another_network_makes_it_stale_and_says_so(repository: Path, calibrated: Server) -> None:
     network = repository / "models" / "digits" / "network.py"
-    network.write_text(network.read_text() + "\n# changed\n")
-    [version] = server.post("/models/digits/reload", {}).json()["versions"]
-    assert version["calibration"]["state"] == "stale"
-    assert "other weights or another network" in version["calibration"]["reason"]
-    answer = server.post("/predict", {"inputs": np.zeros((1, 1, 8, 8)).tolist()}).json()
-    assert answer["ood"] is None
-    assert answer["calibration"].startswith("not applied: it was made for other weights")
+    before = network.read_text()
+    try:
+        network.write_text(before + "\n# changed\n")
+        [version] = calibrated.post("/models/digits/reload", {}).json()["versions"]
+        assert version["calibration"]["state"] == "stale"
+        assert "other weights or another network" in version["calibration"]["reason"]
+        answer = calibrated.post("/predict", {"inputs": np.zeros((1, 1, 8, 8)).tolist()}).json()
+        assert answer["ood"] is None
+        assert answer["calibration"].startswith("not applied: it was made for other weights")
+    finally:
+        network.write_text(before)
+        calibrated.post("/models/digits/reload", {})
 
 
 def test_reloading_what_is_not_there_is_404(server: Server) -> None:

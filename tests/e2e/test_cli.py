@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from service import cli
 from service.settings import Settings
 from tests.e2e.servers import SHIPPED, Server
 from tests.repositories import write_model
 
 
-def candor(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run the command; wide, so that no line is broken."""
-    done = subprocess.run(
-        [sys.executable, "-m", "service", *words],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={"PATH": "/usr/bin:/bin", "COLUMNS": "400", "TERM": "dumb"},
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done
+@dataclass(frozen=True)
+class Done:
+    """What a command printed."""
+
+    stdout: str
+    stderr: str
+
+
+def candor(*words: str, code: int = 0) -> Done:
+    """Run the command as its process would, but in this one, which has loaded PyTorch already.
+
+    Wide, so that no line is broken. That the process itself starts and ends is seen wherever a
+    server is started.
+    """
+    cli.out.width = cli.err.width = 400
+    result = CliRunner().invoke(cli.app, list(words), env={"COLUMNS": "400", "TERM": "dumb"})
+    printed = result.stdout + result.stderr
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, printed
+    assert "Traceback" not in printed
+    return Done(result.stdout, result.stderr)
 
 
 @pytest.mark.parametrize(
