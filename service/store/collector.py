@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.errors import StoreError
 from service.store.contract import NewRows, NewSample, Status
 from service.store.keeping import Keeper, Kind, Rules
 from service.store.samples import BY_TIME, Limits, SampleStore
@@ -99,7 +100,8 @@ class Collector:
         self._inbox: list[_Answer] = []
         self._inbox_bytes = 0
         self._changed = threading.Condition()
-        self._choosing = self._closing = False
+        self._arrived = self._looked_at = 0
+        self._closing = False
         self._writer = SampleWriter(store, most_bytes, self._written, told.dropped, self._tend)
         self._thread = threading.Thread(target=self._choose, name="choosing", daemon=True)
         self._thread.start()
@@ -144,6 +146,7 @@ class Collector:
             if fits and not self._closing:
                 self._inbox.append(answer)
                 self._inbox_bytes += answer.size_bytes
+                self._arrived += 1
                 if len(self._inbox) == 1:
                     self._changed.notify_all()
                 return
@@ -154,7 +157,8 @@ class Collector:
 
         What was not looked at yet is looked at first: a row that no rule chooses is nobody's.
         """
-        self._look_at_all(timeout_s)
+        if not self._look_at_all(timeout_s):
+            raise StoreError("rows are still being chosen from what was answered before")
 
         def unwanted(rows: NewRows) -> NDArray[np.bool_]:
             of_model = model in (None, rows.model)
@@ -177,7 +181,8 @@ class Collector:
 
     def _look_at_all(self, timeout_s: float) -> bool:
         with self._changed:
-            return self._changed.wait_for(lambda: not self._inbox and not self._choosing, timeout_s)
+            goal = self._arrived
+            return self._changed.wait_for(lambda: self._looked_at >= goal, timeout_s)
 
     def _choose(self) -> None:
         """On a thread of its own: the writer's may wait for its database."""
@@ -189,7 +194,6 @@ class Collector:
                 if not self._closing:
                     self._changed.wait_for(lambda: self._closing, _GATHER_S)
                 answers, self._inbox, self._inbox_bytes = self._inbox, [], 0
-                self._choosing = True
             for alike in _alike(answers):
                 try:
                     self._offer(alike)
@@ -197,7 +201,7 @@ class Collector:
                     log.exception("rows of %s are not kept", alike[0].model)
                     self._told.dropped(sum(len(answer.inputs) for answer in alike))
             with self._changed:
-                self._choosing = False
+                self._looked_at += len(answers)
                 self._changed.notify_all()
 
     def _offer(self, answers: Sequence[_Answer]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -192,3 +193,24 @@ def test_an_answer_that_cannot_be_looked_at_harms_no_other(
         assert store.counts() == {("digits", "unlabelled"): 1}
         assert told["dropped"] == 3
         assert "rows of odd are not kept" in caplog.text
+
+
+def test_a_deletion_does_not_wait_for_traffic_to_end(store: SampleStore) -> None:
+    with collecting(store, "all") as (collector, _):
+        ended = threading.Event()
+
+        def press() -> None:
+            number = 0
+            while not ended.wait(0.001):
+                number += 1
+                consider(collector, [1.0], model="other", first=number)
+
+        thread = threading.Thread(target=press)
+        thread.start()
+        consider(collector, [1.0, 2.0])
+        # What was chosen before is forgotten or written; what comes later is not awaited.
+        gone = collector.discard("digits", None, 30.0) + store.remove(model="digits")
+        assert gone == 2
+        ended.set()
+        thread.join()
+    assert ("digits", "unlabelled") not in store.counts()
