@@ -20,6 +20,11 @@ from tests.databases import PostgreSQL, postgresql_server, sqlite_address
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that no process is left alone with them at the end."""
+    items.sort(key=lambda item: "statistical" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQL]:
     """A server that tests share; each takes a database of its own."""

@@ -179,7 +179,7 @@ def test_what_does_not_fit_the_queue_is_dropped_and_counted(tmp_path: Path) -> N
             found.predict()
             wait_for(lambda: not found.up)
             found.predict(7)
-            assert found.metric("candor_samples_dropped_total") == 7
+            wait_for(lambda: found.metric("candor_samples_dropped_total") == 7)
             other.execute("ROLLBACK")
         wait_for(lambda: found.metric("candor_samples_kept_total") == found.sent - 7)
         found.predict(3)
