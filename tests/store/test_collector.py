@@ -214,3 +214,16 @@ def test_a_deletion_does_not_wait_for_traffic_to_end(store: SampleStore) -> None
         ended.set()
         thread.join()
     assert ("digits", "unlabelled") not in store.counts()
+
+
+def test_flags_decide_only_for_answers_that_have_them(store: SampleStore) -> None:
+    """A calibrated version gives none to a request with other passes."""
+    with collecting(store, "uncertain") as (collector, _):
+        consider(collector, [0.5] * 60)
+        assert collector.flush(30.0)
+        # In one look: rows above the quantile, and rows that are flagged.
+        consider(collector, [0.1, 0.1], flagged=[False, True], first=100)
+        consider(collector, [0.9, 0.2], first=200)
+        consider(collector, [0.9, 0.1], flagged=[False, False], first=300)
+        assert collector.flush(30.0)
+    assert held(store) == [101, 200]

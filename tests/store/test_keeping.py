@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from service.errors import InvalidInput
-from service.store.keeping import FEWEST, Keeper, Kind, Rule, read_rules
+from service.store.keeping import FEWEST, WINDOW, Keeper, Kind, Rule, read_rules
 
 UNCERTAIN = Rule(Kind.UNCERTAIN)
 
@@ -58,3 +58,11 @@ def test_a_share_of_all_by_chance() -> None:
 def test_all_and_nothing() -> None:
     assert list(Keeper(Rule(Kind.ALL), 0.9).choose(np.zeros(3), None)) == [0, 1, 2]
     assert list(Keeper(Rule(), 0.9).choose(np.ones(3), np.ones(3, dtype=np.bool_))) == []
+
+
+def test_the_quantile_follows_the_rows() -> None:
+    keeper = Keeper(UNCERTAIN, 0.9)
+    keeper.choose(np.linspace(0, 1, FEWEST), None)
+    # All far above the first ones, until those are forgotten.
+    assert len(keeper.choose(np.linspace(10, 11, WINDOW), None)) == WINDOW
+    assert keeper.choose(np.array([10.85, 10.95]), None).tolist() == [1]
