@@ -33,9 +33,10 @@ PEER_TORCH := torch==2.13.0 numpy==2.4.6
 serve: $(VENV)/.installed
 	@$(VENV)/bin/candor serve
 
-# One process a core up to four: each starts servers of its own.
+# One process more than cores, up to four: some wait for the servers that they started.
 test: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(VENV)/bin/python -m pytest --dist worksteal \
+		--numprocesses $$($(VENV)/bin/python -c "import os; print(min(4, 1 + (os.cpu_count() or 1)))")
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
