@@ -88,7 +88,11 @@ def test_what_was_said_to_be_kept_is_there_once_after_every_kill(url: str, tmp_p
     for run in range(KILLS):
         with serving(root, environment=environment) as server:
             load = Load(server.url, run)
-            time.sleep(moments.uniform(0.3, 1.5))
+            # At a random moment from the first samples that are said to be kept.
+            deadline = time.monotonic() + 60.0
+            while not all(load.kept.values()) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(moments.uniform(0.0, 1.2))
             server.process.kill()
             load.end()
         for model, count in load.kept.items():
