@@ -13,12 +13,12 @@ from service.api.bodies import wants_npz, write_json, write_npz
 from service.calibration.apply import CALIBRATED_FIELDS, OOD_FLAGGED, OOD_VALUES
 from service.inference.prediction import FIELDS, QUANTILES, Fields
 from service.registry.labels import held, named
-from service.registry.loading import LoadedModel
+from service.registry.loading import VerifiedModel
 from service.types import Task
 
 
 def write(
-    request: Request, model: LoadedModel, fields: Fields, more: Mapping[str, Any]
+    request: Request, model: VerifiedModel, fields: Fields, more: Mapping[str, Any]
 ) -> Response:
     """The answer of /predict or /eval, as JSON or .npz."""
     if wants_npz(request):
@@ -41,7 +41,7 @@ def select(fields: Fields, wanted: Collection[str]) -> Fields:
 
 
 def contents(
-    model: LoadedModel, fields: Fields, more: Mapping[str, Any], *, arrays: bool
+    model: VerifiedModel, fields: Fields, more: Mapping[str, Any], *, arrays: bool
 ) -> dict[str, Any]:
     """What an answer holds, by name, in the contract's order.
 
@@ -73,7 +73,9 @@ def contents(
     return content
 
 
-def _out_of_distribution(model: LoadedModel, fields: Fields, *, as_arrays: bool) -> dict[str, Any]:
+def _out_of_distribution(
+    model: VerifiedModel, fields: Fields, *, as_arrays: bool
+) -> dict[str, Any]:
     """The field `ood`; as arrays each of its parts by itself, `ood_score` and so on."""
     assert model.calibration is not None
     threshold = model.calibration.threshold
@@ -87,7 +89,7 @@ def _out_of_distribution(model: LoadedModel, fields: Fields, *, as_arrays: bool)
     return {f"ood_{name}": part for name, part in parts.items()} if as_arrays else {"ood": parts}
 
 
-def _labels(model: LoadedModel, array: NDArray[Any], *, as_array: bool) -> Any:
+def _labels(model: VerifiedModel, array: NDArray[Any], *, as_array: bool) -> Any:
     """Names where the model has them, indices otherwise.
 
     A multilabel row has a list of those that hold. As an array, or where each place of a dense

@@ -23,6 +23,7 @@ from service.api import (
     query,
     samples,
 )
+from service.api.engine import LocalEngine
 from service.api.front import Front
 from service.api.scope import Service
 from service.inference.devices import resources
@@ -67,7 +68,8 @@ def build_service(settings: Settings) -> Service:
         settings.batch_work, settings.batch_seconds, settings.queue_requests, settings.queue_bytes
     )
     runner = Runner(scheduler, metrics, settings.drift_rows)
-    return Service(settings, registry, runner, Aside(), metrics, store, collector)
+    engine = LocalEngine(registry, runner, collector)
+    return Service(settings, registry, engine, runner, Aside(), metrics, store, collector)
 
 
 def _collector(settings: Settings, rules: Rules, store: SampleStore, metrics: Metrics) -> Collector:

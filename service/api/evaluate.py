@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import torch
 from fastapi import APIRouter, Request, Response
 
 from service.api.answers import write
 from service.api.bodies import read_request
 from service.api.documentation import describe
-from service.api.limits import check_work, timeout_s
-from service.api.scope import client_left, served_by, service_of
+from service.api.engine import compute
+from service.api.limits import check_work
+from service.api.scope import served_by, service_of
 from service.schemas import EvalAnswer, EvalRequest
 
 router = APIRouter()
@@ -20,15 +20,9 @@ async def evaluate(request: Request) -> Response:
     """What the network says with dropout off; a repeat with the same batch is bit-equal."""
     service = service_of(request)
     body, raw = await read_request(request, EvalRequest, service.settings.max_body_bytes)
-    model = service.registry.resolve(body.model, body.version)
+    model = await service.engine.resolve(body.model, body.version)
     served_by(request, model.ref.name)
     inputs = raw.batch(model.manifest.input)
     check_work(request, len(inputs), 1)
-    fields = await service.runner.submit(
-        model,
-        torch.from_numpy(inputs),
-        None,
-        timeout_s=timeout_s(request),
-        left=lambda: client_left(request),
-    )
-    return write(request, model, fields, {})
+    computed = await compute(request, model, inputs, None)
+    return write(request, model, computed.fields, {})

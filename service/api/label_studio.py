@@ -14,19 +14,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
 from service.api.bodies import write_json
 from service.api.documentation import problems
-from service.api.limits import check_work, timeout_s
-from service.api.scope import client_left, served_by, service_of
+from service.api.engine import compute
+from service.api.limits import check_work
+from service.api.scope import served_by, service_of
 from service.errors import InvalidInput
 from service.inference.prediction import Fields
 from service.registry.inputs import array_from_lists
 from service.registry.labels import held, named
-from service.registry.loading import LoadedModel
+from service.registry.loading import VerifiedModel
 from service.schemas import LabelStudioSetup, LabelStudioTasks
 from service.types import Task
 
@@ -45,7 +45,7 @@ _CHOICES, _NUMBER = "Choices", "Number"
 @router.get("/{model}/health")
 async def health(request: Request, model: str | None = None) -> dict[str, str]:
     """The model serves."""
-    loaded = service_of(request).registry.resolve(model, None)
+    loaded = await service_of(request).engine.resolve(model, None)
     return {"status": "UP", "model_class": loaded.ref.name}
 
 
@@ -55,7 +55,7 @@ async def setup(
     request: Request, body: LabelStudioSetup, model: str | None = None
 ) -> dict[str, str]:
     """Whether the project's labelling interface fits the model; which version answers."""
-    loaded = service_of(request).registry.resolve(model, None)
+    loaded = await service_of(request).engine.resolve(model, None)
     if body.labelling:
         _control(body.labelling, loaded.manifest.task)
     return {"model_version": _version(loaded)}
@@ -66,7 +66,7 @@ async def setup(
 async def predict(request: Request, body: LabelStudioTasks, model: str | None = None) -> Response:
     """What the model thinks of each task, and how sure it is."""
     service = service_of(request)
-    loaded = service.registry.resolve(model, None)
+    loaded = await service.engine.resolve(model, None)
     served_by(request, loaded.ref.name)
     manifest = loaded.manifest
     control = _control(body.label_config, manifest.task) if body.label_config else None
@@ -76,14 +76,7 @@ async def predict(request: Request, body: LabelStudioTasks, model: str | None = 
     rows = [_input(number, task) for number, task in enumerate(body.tasks)]
     inputs = array_from_lists(rows, manifest.input)
     check_work(request, len(inputs), plan.passes)
-    fields = await service.runner.submit(
-        loaded,
-        torch.from_numpy(inputs),
-        plan,
-        _FIELDS,
-        timeout_s=timeout_s(request),
-        left=lambda: client_left(request),
-    )
+    fields = (await compute(request, loaded, inputs, plan, _FIELDS)).fields
     certainty_B = _certainty(manifest.task, fields)
     if _array(fields, "mean").ndim > 2:
         # An answer for every pixel or token goes into no control that is filled here.
@@ -172,7 +165,7 @@ def _certainty(task: Task, fields: Fields) -> NDArray[np.float64]:
     return certainty_B
 
 
-def _values(loaded: LoadedModel, fields: Fields) -> Iterator[Any]:
+def _values(loaded: VerifiedModel, fields: Fields) -> Iterator[Any]:
     manifest = loaded.manifest
     if manifest.task.is_regression:
         mean_BC = _array(fields, "mean")
@@ -191,5 +184,5 @@ def _array(fields: Fields, name: str) -> NDArray[Any]:
     return found
 
 
-def _version(loaded: LoadedModel) -> str:
+def _version(loaded: VerifiedModel) -> str:
     return f"{loaded.ref.name}:{loaded.ref.version}"

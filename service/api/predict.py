@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from fastapi import APIRouter, Request, Response
 
 from service.api.answers import select, write
 from service.api.bodies import read_request
 from service.api.documentation import describe
-from service.api.limits import check_work, timeout_s
-from service.api.scope import client_left, request_id, served_by, service_of
-from service.calibration.apply import CALIBRATED_FIELDS, OOD_FLAGGED
+from service.api.engine import compute
+from service.api.limits import check_work
+from service.api.scope import served_by, service_of
+from service.calibration.apply import CALIBRATED_FIELDS
 from service.errors import InvalidInput
 from service.inference.prediction import Fields
 from service.inference.statistics import SUMMARY_FIELDS
-from service.registry.loading import LoadedModel
+from service.registry.loading import VerifiedModel
 from service.registry.manifest import Manifest
 from service.schemas import PredictAnswer, PredictRequest
-from service.store.tables import SCORES
 from service.types import SamplePlan
 
 router = APIRouter()
@@ -33,26 +32,14 @@ async def predict(request: Request) -> Response:
     """T stochastic passes: mean, standard deviation, entropies and more for every row."""
     service = service_of(request)
     body, raw = await read_request(request, PredictRequest, service.settings.max_body_bytes)
-    model = service.registry.resolve(body.model, body.version)
+    model = await service.engine.resolve(body.model, body.version)
     served_by(request, model.ref.name)
     plan, wanted = plan_and_fields(model.manifest, body)
     inputs = raw.batch(model.manifest.input)
     adaptive = plan.tolerance is not None
     check_work(request, len(inputs), plan.passes, "max_passes" if adaptive else "passes")
-    keeps = service.collector.keeps(model.ref.name)
-    fields = await service.runner.submit(
-        model,
-        torch.from_numpy(inputs),
-        plan,
-        {*wanted, *SCORES} if keeps else wanted,
-        timeout_s=timeout_s(request),
-        left=lambda: client_left(request),
-    )
-    if keeps:
-        flagged = fields.get(OOD_FLAGGED)
-        service.collector.consider(
-            model.ref.name, model.ref.version, inputs, fields, flagged, request_id(request)
-        )
+    computed = await compute(request, model, inputs, plan, wanted, keep=True)
+    fields = computed.fields
     return write(request, model, select(fields, wanted), head(model, plan, fields))
 
 
@@ -75,7 +62,7 @@ def plan_and_fields(manifest: Manifest, body: PredictRequest) -> tuple[SamplePla
     return plan, wanted
 
 
-def head(model: LoadedModel, plan: SamplePlan, fields: Fields) -> dict[str, Any]:
+def head(model: VerifiedModel, plan: SamplePlan, fields: Fields) -> dict[str, Any]:
     """What stands before the fields: how often and from where was drawn.
 
     Of a version that was calibrated also whether that holds for these passes: `applied`, or why it

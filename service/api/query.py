@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import time
 
-import torch
 from fastapi import APIRouter, Request, Response
 
 from service.api.bodies import read_request, wants_npz, write_json, write_npz
 from service.api.documentation import describe
+from service.api.engine import compute
 from service.api.limits import check_work, timeout_s
-from service.api.scope import client_left, served_by, service_of
+from service.api.scope import served_by, service_of
 from service.inference.choosing import (
     BATCH_BALD,
     check_left,
@@ -30,7 +30,7 @@ async def query(request: Request) -> Response:
     """The k rows whose labels would say most, the most informative first."""
     service = service_of(request)
     body, raw = await read_request(request, QueryRequest, service.settings.max_body_bytes)
-    model = service.registry.resolve(body.model, body.version)
+    model = await service.engine.resolve(body.model, body.version)
     served_by(request, model.ref.name)
     task = model.manifest.task
     check_strategy(body.strategy, task)
@@ -40,14 +40,7 @@ async def query(request: Request) -> Response:
     check_left(body.k, len(inputs), excluded)
     check_work(request, len(inputs), plan.passes)
     until_s = time.monotonic() + timeout_s(request)
-    fields = await service.runner.submit(
-        model,
-        torch.from_numpy(inputs),
-        plan,
-        needs(body.strategy),
-        timeout_s=timeout_s(request),
-        left=lambda: client_left(request),
-    )
+    fields = (await compute(request, model, inputs, plan, needs(body.strategy))).fields
     choose = functools.partial(
         select, fields, task, body.strategy, body.k, plan.seed, exclude=excluded
     )

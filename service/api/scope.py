@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from fastapi import Request
 
@@ -15,6 +15,9 @@ from service.settings import Settings
 from service.store.collector import Collector
 from service.store.samples import SampleStore
 
+if TYPE_CHECKING:
+    from service.api.engine import Engine
+
 
 @dataclass(frozen=True, slots=True)
 class Service:
@@ -22,6 +25,7 @@ class Service:
 
     settings: Settings
     registry: Registry
+    engine: Engine
     runner: Runner
     aside: Aside
     metrics: Metrics

@@ -56,14 +56,13 @@ VARIABLE_DIMENSION = 32
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A version that was verified.
+class VerifiedModel:
+    """What is known of a version that was verified: all that a request and its answer need.
 
     Args:
         ref: its name and version.
         manifest: its `model.toml`; where nothing drops in several members, with `passes` such
             that each runs once.
-        sampler: its network or networks, ready to run.
         parameters: how many numbers were trained, of all members.
         outputs: C, of classes or predicted values.
         precision: that its passes are computed in, as PyTorch names it.
@@ -76,7 +75,6 @@ class LoadedModel:
 
     ref: ModelRef
     manifest: Manifest
-    sampler: Posterior
     parameters: int
     outputs: int
     precision: str
@@ -85,6 +83,23 @@ class LoadedModel:
     origin: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
     uncalibrated: str | None = None
+
+    def not_calibrated_for(self, plan: SamplePlan) -> str | None:
+        """Why a request gets no calibrated fields; None where it does, or none were ever made."""
+        if self.calibration is None:
+            return self.uncalibrated
+        return stale_for_request(self.calibration.conditions, plan)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel(VerifiedModel):
+    """A version that was verified and can be run.
+
+    Args:
+        sampler: its network or networks, ready to run.
+    """
+
+    sampler: Posterior
 
     def predict(
         self, requests: Sequence[Request], wanted: Callable[[int], bool] = always
@@ -95,12 +110,6 @@ class LoadedModel:
         return predict_calibrated(
             self.sampler, self.manifest.task, self.calibration, requests, wanted
         )
-
-    def not_calibrated_for(self, plan: SamplePlan) -> str | None:
-        """Why a request gets no calibrated fields; None where it does, or none were ever made."""
-        if self.calibration is None:
-            return self.uncalibrated
-        return stale_for_request(self.calibration.conditions, plan)
 
     def evaluate(self, inputs: Tensor) -> Fields:
         """See `prediction.evaluate`."""
@@ -170,7 +179,7 @@ def load_version(
     return LoadedModel(
         ref,
         manifest,
-        sampler,
+        sampler=sampler,
         parameters=sum(p.numel() for network in networks for p in network.parameters()),
         outputs=_outputs(manifest, members[0].output_shape),
         precision=sampler.precision,
