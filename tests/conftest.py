@@ -11,6 +11,9 @@ from pathlib import Path
 
 # Read once, when torch is imported: as `candor serve` sets it (`service/__main__.py`).
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# Processes that tests start inherit it: a server whose threads are on every core slows its
+# neighbours down and is no faster itself.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
