@@ -31,10 +31,10 @@ from benchmarks.machine import machine, versions
 from benchmarks.networks import NETWORKS, Network, by_loop, by_repeat, stochastic, summarize
 from benchmarks.render import engine_table
 from service.inference.devices import pick_device
+from service.inference.fields import SUMMARY_FIELDS
 from service.inference.outputs import values
 from service.inference.prediction import Request, predict
 from service.inference.sampler import Sampler, build_sampler
-from service.inference.statistics import SUMMARY_FIELDS
 from service.settings import load_settings
 from service.types import Masks, SamplePlan, Task
 

@@ -36,7 +36,8 @@ from service.client import Client
 from service.errors import CandorError, InvalidInput, ModelBroken
 from service.inference import choosing
 from service.inference.devices import resources
-from service.inference.prediction import Fields, Request
+from service.inference.fields import Fields
+from service.inference.prediction import Request
 from service.registry import repository
 from service.registry.export import export_archive
 from service.registry.loading import LoadedModel

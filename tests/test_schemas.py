@@ -7,7 +7,7 @@ from typing import get_args
 from service import client, schemas
 from service.api.predict import DEFAULT_FIELDS
 from service.calibration.apply import CALIBRATED_FIELDS
-from service.inference.prediction import EVALUATION_FIELDS, FIELDS, KEPT_FIELDS
+from service.inference.fields import EVALUATION_FIELDS, FIELDS, KEPT_FIELDS
 from service.types import Masks
 
 HEAD = {"model", "version", "task"}

@@ -19,7 +19,7 @@ from benchmarks.evaluation.seeds import seed_of
 from benchmarks.evaluation.workers import Advance
 from service.inference import acquisition
 from service.inference.choosing import needs, select
-from service.inference.prediction import Fields
+from service.inference.fields import Fields
 from service.types import Task
 
 BATCH = 10

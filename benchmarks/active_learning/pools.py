@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.evaluation.data import Array
-from service.inference.prediction import ROWS_SECOND, Fields
+from service.inference.fields import ROWS_SECOND, Fields
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from service.api.bodies import wants_npz, write_json, write_npz
 from service.calibration.apply import CALIBRATED_FIELDS, OOD_FLAGGED, OOD_VALUES
-from service.inference.prediction import FIELDS, QUANTILES, Fields
+from service.inference.fields import FIELDS, QUANTILES, Fields
 from service.registry.labels import held, named
-from service.registry.loading import VerifiedModel
+from service.registry.verified import VerifiedModel
 from service.types import Task
 
 

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from service.api.limits import timeout_s
 from service.api.scope import client_left, request_id, service_of
 from service.calibration.apply import OOD_FLAGGED
-from service.inference.prediction import EVALUATION_FIELDS, Fields
-from service.registry.loading import LoadedModel, VerifiedModel
+from service.inference.fields import EVALUATION_FIELDS, Fields
+from service.registry.loading import LoadedModel
 from service.registry.registry import Registry
+from service.registry.verified import VerifiedModel
 from service.scheduling.runner import Runner
 from service.store.collector import Collector
 from service.store.tables import SCORES

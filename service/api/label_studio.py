@@ -23,10 +23,10 @@ from service.api.engine import compute
 from service.api.limits import check_work
 from service.api.scope import served_by, service_of
 from service.errors import InvalidInput
-from service.inference.prediction import Fields
+from service.inference.fields import Fields
 from service.registry.inputs import array_from_lists
 from service.registry.labels import held, named
-from service.registry.loading import VerifiedModel
+from service.registry.verified import VerifiedModel
 from service.schemas import LabelStudioSetup, LabelStudioTasks
 from service.types import Task
 

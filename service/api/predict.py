@@ -15,10 +15,9 @@ from service.api.limits import check_work
 from service.api.scope import served_by, service_of
 from service.calibration.apply import CALIBRATED_FIELDS
 from service.errors import InvalidInput
-from service.inference.prediction import Fields
-from service.inference.statistics import SUMMARY_FIELDS
-from service.registry.loading import VerifiedModel
+from service.inference.fields import SUMMARY_FIELDS, Fields
 from service.registry.manifest import Manifest
+from service.registry.verified import VerifiedModel
 from service.schemas import PredictAnswer, PredictRequest
 from service.types import SamplePlan
 

@@ -19,8 +19,9 @@ from service.calibration import checks
 from service.calibration.checks import FloatArray, IntArray
 from service.calibration.scores import confidence
 from service.errors import CalibrationFailed, InvalidInput
+from service.inference.fields import Fields
 from service.inference.outputs import log_variances, values
-from service.inference.prediction import Fields, Request
+from service.inference.prediction import Request
 from service.registry.loading import LoadedModel
 from service.types import Masks, Progress, SamplePlan, Task
 

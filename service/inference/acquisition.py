@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.inference.prediction import Fields
+from service.inference.fields import Fields
 from service.types import Task
 
 Scores = NDArray[np.float64]

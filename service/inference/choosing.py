@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from service.errors import InvalidInput
 from service.inference import acquisition, joint
 from service.inference.acquisition import Scores
-from service.inference.prediction import Fields
+from service.inference.fields import Fields
 from service.types import Masks, SamplePlan, Task
 
 BATCH_BALD = "batch_bald"

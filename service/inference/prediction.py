@@ -4,45 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from service.inference import jackknife, measures, regression
+from service.inference.fields import (
+    EVALUATION_FIELDS,
+    FIELDS,
+    JACKKNIFE_FIELDS,
+    KEPT_FIELDS,
+    QUANTILES,
+    ROWS_SECOND,
+    SUMMARY_FIELDS,
+    Array,
+    Fields,
+)
 from service.inference.kept import KeptPasses
 from service.inference.outputs import labels, log_variances, outputs_after_rows, values
 from service.inference.posterior import OpenRows, Posterior
 from service.inference.progress import Progress, Rows
-from service.inference.statistics import SUMMARY_FIELDS, RunningStatistics, Summary
+from service.inference.statistics import RunningStatistics, Summary
 from service.inference.stopping import looks, may_stop
 from service.types import SamplePlan, Task
-
-Array = NDArray[Any]
-Fields = dict[str, Array | None]
-
-JACKKNIFE_FIELDS = {
-    "predictive_entropy_jackknife": "predictive_entropy",
-    "mutual_information_jackknife": "mutual_information",
-}
-"""Fields whose bias in 1 / T is taken out, and what they correct; of a classification, binary or
-multilabel task."""
-
-KEPT_FIELDS = (*JACKKNIFE_FIELDS, "quantiles", "samples")
-"""Fields that need every pass kept, T × B × C numbers; given only where they are asked for."""
-
-FIELDS = (*SUMMARY_FIELDS, *KEPT_FIELDS)
-"""What a prediction can hold; a field that a task does not have is None."""
-
-ROWS_SECOND = ("quantiles", "samples")
-"""Fields whose rows are the second dimension."""
-
-EVALUATION_FIELDS = ("mean", "predictive_entropy", "label")
-
-QUANTILES = (0.025, 0.25, 0.5, 0.75, 0.975)
-"""Levels of the field `quantiles`, [Q, B, C]."""
 
 _OF_OUTPUTS = frozenset(
     {"mean", "std", "standard_error", "aleatoric_std", "epistemic_std", *ROWS_SECOND}

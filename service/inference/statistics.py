@@ -25,25 +25,11 @@ import torch
 from torch import Tensor
 
 from service.inference import measures, outputs, regression
+from service.inference.fields import SUMMARY_FIELDS
 from service.types import Task
 
 Summary = dict[str, Tensor]
 """Fields by name, float64: [B, C, D...], or [B, D...] where a row or place has one value."""
-
-SUMMARY_FIELDS = (
-    "mean",
-    "std",
-    "standard_error",
-    "predictive_entropy",
-    "expected_entropy",
-    "mutual_information",
-    "variation_ratio",
-    "aleatoric_std",
-    "epistemic_std",
-    "label",
-    "variance",
-)
-"""All that needs no kept samples; a task has some of them."""
 
 _Sums = dict[str, Tensor]
 

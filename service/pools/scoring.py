@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from service.calibration.artifact import write_atomically
 from service.errors import InvalidInput
-from service.inference.prediction import Fields, Request
+from service.inference.fields import Fields
+from service.inference.prediction import Request
 from service.pools.readers import Pool
 from service.registry.labels import held, named
 from service.registry.loading import LoadedModel

@@ -16,7 +16,7 @@ from service.inference.choosing import (
     together,
     with_noise,
 )
-from service.inference.prediction import Fields
+from service.inference.fields import Fields
 from service.pools.readers import Pool
 from service.pools.scoring import ROWS_AT_ONCE, score_rows
 from service.registry.loading import LoadedModel

@@ -11,8 +11,9 @@ import numpy as np
 from service.calibration import apply
 from service.calibration.artifact import Calibration, stale_for_request
 from service.inference import prediction
+from service.inference.fields import Fields
 from service.inference.posterior import Posterior
-from service.inference.prediction import Fields, Request
+from service.inference.prediction import Request
 from service.types import Task
 
 

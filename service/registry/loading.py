@@ -9,12 +9,11 @@ import importlib.util
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -27,17 +26,17 @@ from service.calibration.artifact import (
     Conditions,
     read_calibration,
     stale_for,
-    stale_for_request,
 )
 from service.errors import CalibrationFailed, CandorError, ModelBroken
 from service.inference import prediction
 from service.inference.devices import Resources
 from service.inference.ensemble import Ensemble
+from service.inference.fields import FIELDS, Fields
 from service.inference.graph import GraphNetwork
 from service.inference.masks import member_seed
 from service.inference.outputs import check_outputs, values
 from service.inference.posterior import Posterior
-from service.inference.prediction import Fields, Request, always
+from service.inference.prediction import Request, always
 from service.inference.sampler import Sampler, build_sampler
 from service.inference.sites import output_tensor
 from service.registry import repository
@@ -47,48 +46,13 @@ from service.registry.calibrated import predict_calibrated
 from service.registry.manifest import InputSpec, Manifest
 from service.registry.members import member_files, passes_warnings, read_note
 from service.registry.repository import NOTE, inside, refuse_links_out
+from service.registry.verified import VerifiedModel
 from service.types import ModelRef, SamplePlan, Task
 
 log = logging.getLogger(__name__)
 
 VARIABLE_DIMENSION = 32
 """Size that stands for −1 when a model is verified."""
-
-
-@dataclass(frozen=True, slots=True)
-class VerifiedModel:
-    """What is known of a version that was verified: all that a request and its answer need.
-
-    Args:
-        ref: its name and version.
-        manifest: its `model.toml`; where nothing drops in several members, with `passes` such
-            that each runs once.
-        parameters: how many numbers were trained, of all members.
-        outputs: C, of classes or predicted values.
-        precision: that its passes are computed in, as PyTorch names it.
-        conditions: under which a calibration made now would hold.
-        warnings: what its maker should look at.
-        origin: of its members, as `members.json` says.
-        calibration: what the version learned from held-out data, where that holds for it.
-        uncalibrated: why its `calibration.json` is not used; None where it is, or there is none.
-    """
-
-    ref: ModelRef
-    manifest: Manifest
-    parameters: int
-    outputs: int
-    precision: str
-    conditions: Conditions
-    warnings: tuple[str, ...] = ()
-    origin: Mapping[str, Any] = field(default_factory=dict)
-    calibration: Calibration | None = None
-    uncalibrated: str | None = None
-
-    def not_calibrated_for(self, plan: SamplePlan) -> str | None:
-        """Why a request gets no calibrated fields; None where it does, or none were ever made."""
-        if self.calibration is None:
-            return self.uncalibrated
-        return stale_for_request(self.calibration.conditions, plan)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +120,7 @@ def load_version(
         manifest = manifest.model_copy(update={"passes": len(members)})
     with _explained(folder, manifest, ""):
         plan = SamplePlan(max(2, len(members)), manifest.seed, manifest.masks)
-        request = Request(members[0].example(2), plan, prediction.FIELDS)
+        request = Request(members[0].example(2), plan, FIELDS)
         prediction.predict(sampler, manifest.task, [request])
     log.info("verified %s: %s", ref, sampler.strategy.reason)
     conditions = Conditions(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from service.inference.prediction import ROWS_SECOND, Fields
+from service.inference.fields import ROWS_SECOND, Fields
 
 
 def merge(parts: Sequence[Fields]) -> Fields:

@@ -9,7 +9,7 @@ import numpy as np
 from service.calibration.apply import OOD_VALUES
 from service.calibration.artifact import Calibration
 from service.calibration.drift import ReferenceBins, SlidingWindow
-from service.inference.prediction import Fields
+from service.inference.fields import Fields
 from service.metrics import Metrics
 from service.types import ModelRef
 

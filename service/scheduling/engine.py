@@ -19,7 +19,8 @@ from queue import Empty, SimpleQueue
 from torch import Tensor
 
 from service.errors import EngineFailure
-from service.inference.prediction import Fields, Request
+from service.inference.fields import Fields
+from service.inference.prediction import Request
 from service.registry.loading import LoadedModel
 from service.types import SamplePlan
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from service.calibration.apply import CALIBRATED_FIELDS, OOD_FLAGGED, OOD_VALUES
 from service.errors import ClientLeft, DeadlineExceeded, EngineFailure, ModelNotReady
-from service.inference.prediction import EVALUATION_FIELDS, FIELDS, Fields
+from service.inference.fields import EVALUATION_FIELDS, FIELDS, Fields
 from service.metrics import Metrics
 from service.registry.loading import LoadedModel
 from service.scheduling.drift import Drift

@@ -16,7 +16,8 @@ from service.assessment.calibrate import Wanted, calibrate, in_words
 from service.assessment.data import Labelled
 from service.calibration import apply
 from service.errors import CalibrationFailed, TooFewRows
-from service.inference.prediction import Fields, Request
+from service.inference.fields import Fields
+from service.inference.prediction import Request
 from service.registry.loading import LoadedModel
 from tests.assessment.models import LINE, held_out_digits, labelled, load, shipped, some
 from tests.repositories import write_model

@@ -16,7 +16,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from service.client import Client
-from service.inference.prediction import FIELDS
+from service.inference.fields import FIELDS
 from service.registry.manifest import Manifest
 from service.settings import Settings
 from service.types import Task

@@ -16,7 +16,7 @@ from service.inference.choosing import (
     select,
     strategies_of,
 )
-from service.inference.prediction import Fields
+from service.inference.fields import Fields
 from service.types import Masks, SamplePlan, Task
 
 CLASSES = Task.CLASSIFICATION

@@ -9,17 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from service.inference.fields import FIELDS, JACKKNIFE_FIELDS, SUMMARY_FIELDS, Fields
 from service.inference.memory import peak_bytes
-from service.inference.prediction import (
-    FIELDS,
-    JACKKNIFE_FIELDS,
-    Fields,
-    Request,
-    evaluate,
-    predict,
-)
+from service.inference.prediction import Request, evaluate, predict
 from service.inference.sampler import Sampler, build_sampler
-from service.inference.statistics import SUMMARY_FIELDS
 from service.types import Masks, SamplePlan, Task
 from tests.networks import build, example
 

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from service.inference import tuning
 from service.inference.ensemble import Ensemble, own_passes
+from service.inference.fields import FIELDS, SUMMARY_FIELDS
 from service.inference.masks import member_seed
-from service.inference.prediction import FIELDS, Request, evaluate, predict
+from service.inference.prediction import Request, evaluate, predict
 from service.inference.sampler import Sampler, build_sampler
-from service.inference.statistics import SUMMARY_FIELDS, RunningStatistics
+from service.inference.statistics import RunningStatistics
 from service.inference.stopping import FIRST_LOOK
 from service.inference.workers import workers
 from service.types import Masks, SamplePlan, Task

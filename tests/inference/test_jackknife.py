@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from service.inference import jackknife, measures
-from service.inference.prediction import JACKKNIFE_FIELDS, Request, predict
+from service.inference.fields import JACKKNIFE_FIELDS
+from service.inference.prediction import Request, predict
 from service.inference.sampler import build_sampler
 from service.types import Masks, SamplePlan, Task
 from tests.networks import build, example

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from service.inference.prediction import FIELDS, ROWS_SECOND, Fields, Request, predict
+from service.inference.fields import FIELDS, ROWS_SECOND, Fields
+from service.inference.prediction import Request, predict
 from service.inference.sampler import Sampler, build_sampler
 from service.inference.stopping import looks
 from service.types import Masks, SamplePlan, Task

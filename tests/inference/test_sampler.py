@@ -249,7 +249,7 @@ import sys, torch
 from benchmarks.networks import cnn
 from service.inference.prediction import Request, predict
 from service.inference.sampler import build_sampler
-from service.inference.statistics import SUMMARY_FIELDS
+from service.inference.fields import SUMMARY_FIELDS
 from service.types import Masks, SamplePlan, Task
 
 network = cnn()

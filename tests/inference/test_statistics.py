@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from service.inference import measures, outputs, regression
+from service.inference.fields import SUMMARY_FIELDS
 from service.inference.memory import peak_bytes
 from service.inference.sampler import _SAMPLE_BYTES
-from service.inference.statistics import SUMMARY_FIELDS, RunningStatistics
+from service.inference.statistics import RunningStatistics
 from service.types import Task
 
 EPSILON = 2.0**-53

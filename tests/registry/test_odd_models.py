@@ -10,7 +10,8 @@ import torch
 
 from service.errors import ModelBroken, NoStochasticSite
 from service.inference.devices import Resources
-from service.inference.prediction import Fields, Request
+from service.inference.fields import Fields
+from service.inference.prediction import Request
 from service.registry.loading import LoadedModel, load_version
 from service.registry.manifest import read_manifest
 from service.types import Masks, ModelRef, SamplePlan

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.inference.prediction import Fields
+from service.inference.fields import Fields
 from service.scheduling.batch import merge
 
 sizes = st.lists(st.integers(1, 8), min_size=1, max_size=10)

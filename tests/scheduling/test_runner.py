@@ -11,7 +11,8 @@ import torch
 
 from service.errors import ClientLeft, EngineFailure
 from service.inference.devices import Resources
-from service.inference.prediction import Fields, Request
+from service.inference.fields import Fields
+from service.inference.prediction import Request
 from service.metrics import Metrics
 from service.registry.loading import LoadedModel
 from service.registry.registry import Registry

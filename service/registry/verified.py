@@ -1,0 +1,47 @@
+"""What is known of a verified version, apart from what runs it. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.calibration.artifact import Calibration, Conditions, stale_for_request
+from service.registry.manifest import Manifest
+from service.types import ModelRef, SamplePlan
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedModel:
+    """What is known of a version that was verified: all that a request and its answer need.
+
+    Args:
+        ref: its name and version.
+        manifest: its `model.toml`; where nothing drops in several members, with `passes` such
+            that each runs once.
+        parameters: how many numbers were trained, of all members.
+        outputs: C, of classes or predicted values.
+        precision: that its passes are computed in, as PyTorch names it.
+        conditions: under which a calibration made now would hold.
+        warnings: what its maker should look at.
+        origin: of its members, as `members.json` says.
+        calibration: what the version learned from held-out data, where that holds for it.
+        uncalibrated: why its `calibration.json` is not used; None where it is, or there is none.
+    """
+
+    ref: ModelRef
+    manifest: Manifest
+    parameters: int
+    outputs: int
+    precision: str
+    conditions: Conditions
+    warnings: tuple[str, ...] = ()
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
+    uncalibrated: str | None = None
+
+    def not_calibrated_for(self, plan: SamplePlan) -> str | None:
+        """Why a request gets no calibrated fields; None where it does, or none were ever made."""
+        if self.calibration is None:
+            return self.uncalibrated
+        return stale_for_request(self.calibration.conditions, plan)
