@@ -22,14 +22,19 @@ async def live() -> dict[str, bool]:
 
 @router.get("/readyz", response_model=None, responses=problems(503))
 async def ready(request: Request) -> Response | dict[str, object]:
-    """200 once every version was tried and something serves; a broken model keeps nobody back."""
+    """200 once every version was tried and something serves; a broken model keeps nobody back.
+
+    Models that were unloaded on request are not missed: with all of them unloaded it is 200, too.
+    """
     service = service_of(request)
     states = {model.name: model.state.value for model in service.registry.models()}
     if service.runner.draining:
         detail = "shutting down"
     elif not service.registry.loaded.is_set():
         detail = "models are still loading"
-    elif State.READY not in states.values():
+    elif not states:
+        detail = "there is no model; put one into the repository and POST /models/{name}/load"
+    elif State.READY not in states.values() and {*states.values()} != {State.UNLOADED}:
         detail = "no model serves; GET /models says why"
     else:
         return {"ready": True, "models": states}

@@ -46,6 +46,23 @@ async def get_version(request: Request, name: str, version: str) -> VersionInfo:
     return describe_version(registry.version(name, int(version) if version.isdigit() else 0))
 
 
+@router.post("/models/{name}/load", responses=problems(404, 503))
+async def load(request: Request, name: str) -> ModelInfo:
+    """Load a model, also one whose folder is new; what served serves until that was verified."""
+    model = await asyncio.to_thread(service_of(request).registry.load, name)
+    served_by(request, model.name)
+    return describe_model(model)
+
+
+@router.post("/models/{name}/unload", responses=problems(404, 503))
+async def unload(request: Request, name: str) -> ModelInfo:
+    """Stop serving a model; requests that were accepted are answered."""
+    registry = service_of(request).registry
+    served_by(request, registry.model(name).name)
+    model = await asyncio.to_thread(registry.unload, name)
+    return describe_model(model)
+
+
 @router.post("/models/{name}/reload", responses=problems(404, 503))
 async def reload(request: Request, name: str) -> ModelInfo:
     """Read a model's folder again; the old versions serve until the new ones are verified."""

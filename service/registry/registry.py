@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 _LOADING_RETRY_S = 2.0
 
+_UNLOADED = "unloaded on request; POST /models/{name}/load loads it"
+
 
 class State(StrEnum):
     LOADING = "loading"
@@ -57,8 +59,10 @@ class Model:
         """Of the model as a whole: ready as soon as one version is."""
         if self.default_version is not None:
             return State.READY
-        states = [v.state for v in self.versions.values()]
-        return State.LOADING if State.LOADING in states else State.FAILED
+        states = {v.state for v in self.versions.values()}
+        if State.LOADING in states:
+            return State.LOADING
+        return State.UNLOADED if states == {State.UNLOADED} else State.FAILED
 
 
 class Registry:
@@ -81,7 +85,7 @@ class Registry:
         self._default_model = default_model
         self._models: dict[str, Model] = {}
         self._lock = threading.Lock()
-        self._reloading = threading.Lock()
+        self._loading = threading.Lock()
         self._stopping = threading.Event()
         self.loaded = threading.Event()
 
@@ -101,44 +105,101 @@ class Registry:
 
     def load_all(self) -> None:
         """Load every version that was found. Slow: not for an event loop."""
-        for model in self.models():
-            for number in sorted(model.versions):
-                if self._stopping.is_set():
-                    return
-                self._load(model, number)
+        for name in [model.name for model in self.models()]:
+            with self._loading:
+                # It may have been loaded or unloaded on request meanwhile.
+                model = self._models[name]
+                for number, version in sorted(model.versions.items()):
+                    if self._stopping.is_set():
+                        return
+                    if version.state is State.LOADING:
+                        self._load(model, number)
         self.loaded.set()
 
     def reload(self, name: str) -> Model:
-        """Read a model's folder again: what is new there, its calibration among it, then serves.
+        """Read the folder of a model again: what is new there, its calibration among it, serves.
 
-        The old versions serve until the new ones are verified, and where one that served is broken
-        now, the old stays. Slow: not for an event loop.
+        See `load`.
 
         Raises:
-            ModelNotFound: it was not there at the start, or is gone.
+            ModelNotFound: it is not listed, or its folder is gone.
             ModelBroken: its folder cannot be read now; the old model serves on.
+            ModelNotReady: the server ends.
         """
-        old = self.model(name)
-        with self._reloading:
+        self.model(name)
+        return self.load(name)
+
+    def load(self, name: str) -> Model:
+        """Load a model: one that is listed, serving or not, or whose folder is new.
+
+        What served before serves until what replaces it was verified, and where that is broken it
+        serves on. Slow: not for an event loop.
+
+        Raises:
+            ModelNotFound: there is no such folder.
+            ModelBroken: the folder cannot be read now; the old model serves on.
+            ModelNotReady: the server ends.
+        """
+        repository.check_name(name)
+        with self._loading:
             if name not in repository.model_names(self._root):
-                raise ModelNotFound(
-                    f"the folder of model {name!r} is gone; what was loaded of it serves on",
-                    field="model",
-                    received=name,
-                )
+                raise self._gone(name)
             fresh = self._read(name)
+            old = self._models.get(name)
+            serves = old is not None and old.state is State.READY
+            if not serves:
+                # It is seen to be loading, or why it cannot be.
+                self._list(fresh)
             if fresh.manifest is None:
                 raise ModelBroken(fresh.reason)
             for number in sorted(fresh.versions):
+                if self._stopping.is_set():
+                    raise ModelNotReady(f"{name} was not loaded: the server is shutting down")
                 self._load(fresh, number)
-                before = old.versions.get(number)
+                before = old.versions.get(number) if old is not None else None
                 failed = fresh.versions[number]
                 if failed.state is State.FAILED and before and before.model is not None:
                     log.error("%s/%s is as it was: %s", name, number, failed.reason)
                     fresh.versions[number] = before
-            with self._lock:
-                self._models[name] = fresh
+            self._list(fresh)
             return fresh
+
+    def unload(self, name: str) -> Model:
+        """Stop serving a model; requests that were accepted are answered by what they began with.
+
+        It stays listed, and `load` loads it again.
+
+        Raises:
+            ModelNotFound: it is not listed.
+        """
+        with self._loading:
+            old = self.model(name)
+            model = Model(name, old.manifest, old.reason)
+            model.versions = {
+                number: Version(number, State.UNLOADED, _UNLOADED.format(name=name))
+                for number in old.versions
+            }
+            self._list(model)
+            return model
+
+    def _list(self, model: Model) -> None:
+        """Have a model take the place of the one of its name."""
+        with self._lock:
+            self._models = dict(sorted({**self._models, model.name: model}.items()))
+
+    def _gone(self, name: str) -> ModelNotFound:
+        if name not in self._models:
+            known = ", ".join(self._models) or "none"
+            return ModelNotFound(
+                f"there is no folder of model {name!r}; there are: {known}",
+                field="model",
+                received=name,
+            )
+        return ModelNotFound(
+            f"the folder of model {name!r} is gone; what was loaded of it serves on",
+            field="model",
+            received=name,
+        )
 
     def stop(self) -> None:
         """Make a `load_all` in another thread return soon."""
