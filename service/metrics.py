@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version as installed
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
+
+from service import __version__
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _ROWS = tuple(2.0**n for n in range(13))
@@ -87,6 +97,7 @@ class ModelMetrics:
     sampling_seconds: Histogram
     passes_total: Counter
     queue_depth: Gauge
+    busy_seconds_total: Counter
 
 
 class Metrics:
@@ -96,6 +107,9 @@ class Metrics:
         self._of_models: dict[str, ModelMetrics] = {}
         self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         own = self.registry = CollectorRegistry()
+        ProcessCollector(registry=own)
+        build = Gauge("candor_build_info", "Always 1", ["version", "torch"], registry=own)
+        build.labels(__version__, installed("torch")).set(1)
         self.requests_total = Counter(
             "candor_requests_total",
             "Requests answered",
@@ -163,9 +177,29 @@ class Metrics:
         self.queue_depth = Gauge(
             "candor_queue_depth", "Requests that wait", ["model"], registry=own
         )
+        self.queue_size = Gauge(
+            "candor_queue_bytes", "Inputs of requests that wait, in bytes", registry=own
+        )
+        self.requests_in_flight = Gauge(
+            "candor_requests_in_flight",
+            "Requests that the engine accepted and has not answered",
+            registry=own,
+        )
+        self.engine_busy_seconds_total = Counter(
+            "candor_engine_busy_seconds_total",
+            "Time the engine spent on a model's requests, in seconds",
+            ["model"],
+            registry=own,
+        )
         self.model_ready = Gauge(
             "candor_model_ready",
             "1 where the version was verified and serves",
+            ["model", "version"],
+            registry=own,
+        )
+        self.calibration_stale = Gauge(
+            "candor_calibration_stale",
+            "1 where the version has a calibration that does not hold for it and is not applied",
             ["model", "version"],
             registry=own,
         )
@@ -199,8 +233,14 @@ class Metrics:
                 self.sampling_seconds.labels(model),
                 self.passes_total.labels(model),
                 self.queue_depth.labels(model),
+                self.engine_busy_seconds_total.labels(model),
             )
         return found
+
+    def read_when_asked(self, queue_bytes: Callable[[], int], in_flight: Callable[[], int]) -> None:
+        """What is not worth noting at every change."""
+        self.queue_size.set_function(queue_bytes)
+        self.requests_in_flight.set_function(in_flight)
 
     def answered(self, model: str, endpoint: str, code: int, elapsed_s: float) -> None:
         """Count a request; `model` is one that exists or empty, `endpoint` a route's path."""
@@ -214,6 +254,10 @@ class Metrics:
         requests, seconds = found
         requests.inc()
         seconds.observe(elapsed_s)
+
+    def rejected(self, reason: str) -> None:
+        """Count a request that was refused."""
+        self.rejected_total.labels(reason).inc()
 
     def render(self) -> bytes:
         """The text that `/metrics` answers."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from prometheus_client.parser import text_string_to_metric_families
 
+from service import __version__
 from service.metrics import Metrics
 
 
@@ -32,3 +34,17 @@ def test_what_waits_to_be_counted_is_bounded() -> None:
     assert 'candor_uncertainty_count{measure="variance",model="m"} 30000.0' in (
         metrics.render().decode()
     )
+
+
+def test_refusals_and_what_is_read_when_asked() -> None:
+    metrics = Metrics()
+    metrics.rejected("queue_full")
+    metrics.rejected("queue_full")
+    metrics.read_when_asked(lambda: 12, lambda: 3)
+    found = metrics.registry.get_sample_value
+    assert found("candor_rejected_total", {"reason": "queue_full"}) == 2
+    assert found("candor_queue_bytes") == 12
+    assert found("candor_requests_in_flight") == 3
+    assert (found("process_resident_memory_bytes") or 0) > 2**20
+    labels = {"version": __version__, "torch": torch.__version__}
+    assert found("candor_build_info", labels) == 1

@@ -169,7 +169,7 @@ def _candor_error(request: Request, error: errors.CandorError) -> Response:
     status: int = _lookup(STATUS, error)
     reason = _lookup(_REASONS, error)
     if reason is not None:
-        service_of(request).metrics.rejected_total.labels(reason).inc()
+        service_of(request).metrics.rejected(reason)
     response = problem(
         request,
         status,

@@ -49,9 +49,10 @@ async def metrics(request: Request) -> Response:
     service = service_of(request)
     for model in service.registry.models():
         for version in model.versions.values():
-            service.metrics.model_ready.labels(model.name, str(version.number)).set(
-                version.state is State.READY
-            )
+            labels = (model.name, str(version.number))
+            service.metrics.model_ready.labels(*labels).set(version.state is State.READY)
+            stale = version.model is not None and version.model.uncalibrated is not None
+            service.metrics.calibration_stale.labels(*labels).set(stale)
     return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -68,6 +68,7 @@ class Runner:
         self._idle = asyncio.Event()
         self._idle.set()
         self.draining = False
+        metrics.read_when_asked(lambda: scheduler.size_bytes, lambda: self._unfinished)
 
     async def submit(
         self,
@@ -204,6 +205,7 @@ class Runner:
     def _observe_end(self, step: Step, jobs: list[Job], outcomes: list[Outcome]) -> None:
         model = step.works[0].model
         metrics = self._metrics.of(model)
+        metrics.busy_seconds_total.inc(sum(o.seconds for o in outcomes))
         ran = [job for job, o in zip(jobs, outcomes, strict=True) if o.fields or o.error]
         if ran:
             metrics.batch_rows.observe(sum(job.inputs.shape[0] for job in ran))

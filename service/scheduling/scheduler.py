@@ -60,6 +60,11 @@ class Scheduler:
     def __len__(self) -> int:
         return len(self._models)
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the inputs that wait."""
+        return self._bytes
+
     def depth(self, model: str) -> int:
         """How many works of a model wait."""
         return len(self._queues.get(model, ()))
