@@ -34,6 +34,7 @@ from service.calibration.artifact import write_calibration
 from service.calibration.scores import SCORES
 from service.client import Client
 from service.errors import CandorError, InvalidInput, ModelBroken
+from service.flags import with_settings
 from service.inference import choosing
 from service.inference.devices import resources
 from service.inference.fields import Fields
@@ -63,9 +64,11 @@ _MUCH_WORSE = 0.1
 """Nats a row."""
 
 
-_SETTINGS_HELP = "[bold]Settings[/bold], in the environment or as a flag:\n\n" + "\n\n".join(
-    f"{PREFIX}{name.upper()}: {field.description} \\[default: {field.default}]"
-    for name, field in Settings.model_fields.items()
+_SERVE_EPILOG = (
+    "[bold]Example:[/bold] candor serve --models models --port 8000\n\n"
+    "Every flag is a variable of the environment, too: --max-work is "
+    f"{PREFIX}MAX_WORK. All of them:\n\n"
+    + ", ".join(PREFIX + name.upper() for name in Settings.model_fields)
 )
 
 ModelsOption = Annotated[
@@ -102,74 +105,12 @@ def _candor(
         raise typer.Exit
 
 
-@app.command(
-    epilog="[bold]Example:[/bold] candor serve --models models --port 8000\n\n" + _SETTINGS_HELP
-)
-def serve(
-    models: ModelsOption = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port; 0 picks a free one.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
-    default_model: Annotated[
-        str | None, typer.Option(help="Serves requests that name no model.")
-    ] = None,
-    max_body_bytes: Annotated[int | None, typer.Option(help="Largest request body.")] = None,
-    max_work: Annotated[
-        int | None, typer.Option(help="Largest rows x passes of one request.")
-    ] = None,
-    batch_work: Annotated[int | None, typer.Option(help="Rows x passes of one batch.")] = None,
-    batch_seconds: Annotated[
-        float | None, typer.Option(help="Seconds that a batch should take at most.")
-    ] = None,
-    queue_requests: Annotated[int | None, typer.Option(help="Requests that may wait.")] = None,
-    queue_bytes: Annotated[int | None, typer.Option(help="Input bytes that may wait.")] = None,
-    memory_bytes: Annotated[
-        int | None, typer.Option(help="Memory budget of a batch's activations.")
-    ] = None,
-    noise_bytes: Annotated[
-        int | None, typer.Option(help="Memory for what a model keeps of its own seed's noise.")
-    ] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="Of sampling: auto, float32 or bfloat16.")
-    ] = None,
-    drift_rows: Annotated[
-        int | None,
-        typer.Option(help="Last rows in which drift is looked for."),
-    ] = None,
-    request_timeout_s: Annotated[
-        float | None, typer.Option(help="Seconds until a request is answered 504.")
-    ] = None,
-    drain_timeout_s: Annotated[
-        float | None, typer.Option(help="Seconds that accepted requests get after SIGTERM.")
-    ] = None,
-    drain_linger_s: Annotated[
-        float | None, typer.Option(help="Least seconds to answer 503 after SIGTERM.")
-    ] = None,
-    database_url: Annotated[str | None, typer.Option(help="Of the sample store.")] = None,
-    keep_samples: Annotated[
-        str | None, typer.Option(help="off, uncertain, random:SHARE or all; or MODEL=one,...")
-    ] = None,
-    keep_score: Annotated[
-        str | None, typer.Option(help="By which a row is uncertain, where not calibrated.")
-    ] = None,
-    keep_quantile: Annotated[
-        float | None, typer.Option(help="Of a model's last rows; above it one is uncertain.")
-    ] = None,
-    keep_limit: Annotated[int | None, typer.Option(help="Samples of a model.")] = None,
-    keep_days: Annotated[
-        float | None, typer.Option(help="After which a sample without a label leaves.")
-    ] = None,
-    keep_queue_bytes: Annotated[
-        int | None, typer.Option(help="Inputs that may wait for the sample store.")
-    ] = None,
-    log_level: Annotated[
-        str | None, typer.Option(help="debug (with every request), info, warning or error.")
-    ] = None,
-) -> None:
+@app.command(epilog=_SERVE_EPILOG)
+@with_settings
+def serve(*, flags: Mapping[str, object]) -> None:
     """Serve the models of a repository over HTTP."""
-    overrides = dict(locals())
     with _plainly():
-        settings = load_settings(overrides)
+        settings = load_settings(flags)
         _log(settings.log_level)
         run_server(
             settings, lambda service, address: print(announcement(service, address), flush=True)

@@ -17,6 +17,7 @@ GROUND = {"errors", "types", "settings", "schemas"}
 MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(GROUND, GROUND),
     "metrics": GROUND,
+    "flags": GROUND,
     "client": {"errors", "schemas"},
     "inference": GROUND,
     "calibration": GROUND,
@@ -39,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "scheduling",
         "api",
     }
-    | {"client"},
+    | {"client", "flags"},
     "__main__": {"cli"},
     "__init__": set(),
 }
@@ -50,7 +51,7 @@ ONLY_IN: dict[str, set[str]] = {
     "uvicorn": {"api"},
     "asyncio": {"api", "scheduling", "client"},
     "httpx": {"client"},
-    "typer": {"cli"},
+    "typer": {"cli", "flags"},
     "pyarrow": {"pools", "store"},
     "sqlalchemy": {"store"},
     "alembic": {"store"},

@@ -60,6 +60,15 @@ def test_serve_help_lists_every_setting_and_a_flag_for_it() -> None:
         assert f"CANDOR_{name.upper()}" in text
         assert f"--{name.replace('_', '-')}" in text
         assert field.description is not None
+        assert field.description in text
+
+
+def test_an_unknown_flag_names_the_nearest() -> None:
+    assert "--max-work" in candor("serve", "--max-wokr", "3", code=2).stderr
+
+
+def test_a_flag_that_does_not_fit_is_refused_by_the_settings() -> None:
+    assert "PORT" in candor("serve", "--port", "many", code=1).stderr
 
 
 def test_models_lists_the_repository() -> None:

@@ -119,8 +119,9 @@ def test_the_python_client_example_runs(
 
 
 def test_every_setting_field_task_key_and_route_is_documented(shipped: Server) -> None:
-    for name in Settings.model_fields:
-        assert f"`CANDOR_{name.upper()}`" in README
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else field.default
+        assert f"| `CANDOR_{name.upper()}` | {default} | {field.description} |\n" in README
     for name in (*FIELDS, *Task, *Manifest.model_fields):
         assert f"`{name}`" in README, name
     for path in shipped.get("/openapi.json").json()["paths"]:
