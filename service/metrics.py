@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version as installed
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +86,18 @@ def _one_a_row(values: NDArray[Any]) -> NDArray[np.float64]:
         return values
     mean_B: NDArray[np.float64] = values.reshape(len(values), -1).mean(axis=1, dtype=np.float64)
     return mean_B
+
+
+class Tally(Protocol):
+    """Counts requests, in whichever process they were answered."""
+
+    def answered(self, model: str, endpoint: str, code: int, elapsed_s: float) -> None:
+        """A request; `model` is one that exists or empty, `endpoint` a route's path."""
+        ...
+
+    def rejected(self, reason: str) -> None:
+        """A request that was refused."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +255,7 @@ class Metrics:
         self.requests_in_flight.set_function(in_flight)
 
     def answered(self, model: str, endpoint: str, code: int, elapsed_s: float) -> None:
-        """Count a request; `model` is one that exists or empty, `endpoint` a route's path."""
+        """See `Tally`."""
         key = (model, endpoint, code)
         found = self._answered.get(key)
         if found is None:
@@ -256,7 +268,7 @@ class Metrics:
         seconds.observe(elapsed_s)
 
     def rejected(self, reason: str) -> None:
-        """Count a request that was refused."""
+        """See `Tally`."""
         self.rejected_total.labels(reason).inc()
 
     def render(self) -> bytes:

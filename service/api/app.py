@@ -23,8 +23,8 @@ from service.api import (
     query,
     samples,
 )
-from service.api.engine import LocalEngine
 from service.api.front import Front
+from service.api.local_engine import LocalEngine
 from service.api.scope import Service
 from service.inference.devices import resources
 from service.metrics import Metrics
@@ -69,7 +69,7 @@ def build_service(settings: Settings) -> Service:
     )
     runner = Runner(scheduler, metrics, settings.drift_rows)
     engine = LocalEngine(registry, runner, collector)
-    return Service(settings, registry, engine, runner, Aside(), metrics, store, collector)
+    return Service(settings, engine, metrics, metrics, registry, runner, Aside(), store, collector)
 
 
 def _collector(settings: Settings, rules: Rules, store: SampleStore, metrics: Metrics) -> Collector:

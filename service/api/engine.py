@@ -8,22 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
-import torch
 from fastapi import Request
 from numpy.typing import NDArray
 
 from service.api.limits import timeout_s
-from service.api.scope import client_left, request_id, service_of
-from service.calibration.apply import OOD_FLAGGED
+from service.api.scope import client_left, desk_of, request_id
 from service.inference.fields import EVALUATION_FIELDS, Fields
-from service.registry.loading import LoadedModel
-from service.registry.registry import Registry
 from service.registry.verified import VerifiedModel
-from service.scheduling.runner import Runner
-from service.store.collector import Collector
-from service.store.tables import SCORES
 from service.types import SamplePlan
 
 
@@ -59,6 +52,11 @@ class Computed:
 class Engine(Protocol):
     """Resolves models and computes answers."""
 
+    @property
+    def draining(self) -> bool:
+        """Whether the server is shutting down and takes no new requests."""
+        ...
+
     async def resolve(self, name: str | None, version: int | None) -> VerifiedModel:
         """The version that serves a request; see `Registry.resolve`."""
         ...
@@ -68,41 +66,6 @@ class Engine(Protocol):
     ) -> Computed:
         """Queue a request and wait for its answer; see `Runner.submit`."""
         ...
-
-
-class LocalEngine:
-    """The engine in this process."""
-
-    def __init__(self, registry: Registry, runner: Runner, collector: Collector) -> None:
-        self._registry = registry
-        self._runner = runner
-        self._collector = collector
-
-    async def resolve(self, name: str | None, version: int | None) -> VerifiedModel:
-        """See `Engine`."""
-        return self._registry.resolve(name, version)
-
-    async def compute(
-        self, model: VerifiedModel, call: Call, left: Callable[[], Awaitable[object]]
-    ) -> Computed:
-        """See `Engine`."""
-        loaded = cast(LoadedModel, model)
-        keeps = call.keep and self._collector.keeps(loaded.ref.name)
-        fields = await self._runner.submit(
-            loaded,
-            torch.from_numpy(call.inputs),
-            call.plan,
-            {*call.fields, *SCORES} if keeps else call.fields,
-            timeout_s=call.timeout_s,
-            left=left,
-        )
-        if keeps:
-            flagged = fields.get(OOD_FLAGGED)
-            ref = loaded.ref
-            self._collector.consider(
-                ref.name, ref.version, call.inputs, fields, flagged, call.request_id
-            )
-        return Computed(fields, call.plan)
 
 
 async def compute(
@@ -120,4 +83,4 @@ async def compute(
         CandorError: of `Runner.submit`.
     """
     call = Call(request_id(request), inputs, plan, fields, keep, timeout_s(request))
-    return await service_of(request).engine.compute(model, call, lambda: client_left(request))
+    return await desk_of(request).engine.compute(model, call, lambda: client_left(request))

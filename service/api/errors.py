@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from service import errors
 from service.api.bodies import JSON
-from service.api.scope import request_id, service_of
+from service.api.scope import desk_of, request_id
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ def _candor_error(request: Request, error: errors.CandorError) -> Response:
     status: int = _lookup(STATUS, error)
     reason = _lookup(_REASONS, error)
     if reason is not None:
-        service_of(request).metrics.rejected(reason)
+        desk_of(request).tally.rejected(reason)
     response = problem(
         request,
         status,

@@ -18,7 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service.api import errors
 from service.api.bodies import read_body
-from service.api.scope import Service
+from service.api.scope import Desk
 from service.errors import CandorError
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -40,13 +40,13 @@ class Front:
 
     Args:
         app: serves what is not direct.
-        service: the server's parts.
+        desk: what requests are answered with.
         direct: endpoints by path, for POST.
     """
 
-    def __init__(self, app: FastAPI, service: Service, direct: Mapping[str, Endpoint]) -> None:
+    def __init__(self, app: FastAPI, desk: Desk, direct: Mapping[str, Endpoint]) -> None:
         self.app = app
-        self._service = service
+        self._desk = desk
         self._direct = direct
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,7 +56,7 @@ class Front:
         started_s = time.perf_counter()
         number = _request_id(scope)
         state = scope.setdefault("state", {})
-        state["service"] = self._service
+        state["desk"] = self._desk
         state["request_id"] = number.decode()
         path = scope["path"]
         endpoint = self._direct.get(path) if scope["method"] == "POST" else None
@@ -77,7 +77,7 @@ class Front:
         finally:
             if endpoint is None:
                 path = getattr(scope.get("route"), "path", "other")
-            self._service.metrics.answered(
+            self._desk.tally.answered(
                 state.get("model", ""), path, code, time.perf_counter() - started_s
             )
 
@@ -88,7 +88,7 @@ class Front:
             return
         request = Request(scope, receive)
         try:
-            body = await read_body(request, self._service.settings.max_body_bytes)
+            body = await read_body(request, self._desk.settings.max_body_bytes)
         except CandorError as error:
             await _send(errors.answer(request, error), send)
             return
@@ -101,7 +101,7 @@ class Front:
 
     def _complete(self, headers: list[tuple[bytes, bytes]], number: bytes) -> None:
         headers.append((_REQUEST_ID_HEADER, number))
-        if self._service.runner.draining:
+        if self._desk.engine.draining:
             headers.append((b"connection", b"close"))
 
 

@@ -6,7 +6,7 @@ import math
 
 from fastapi import Request
 
-from service.api.scope import header, service_of
+from service.api.scope import desk_of, header
 from service.errors import InvalidInput, LimitExceeded
 
 TIMEOUT_HEADER = "X-Request-Timeout"
@@ -25,7 +25,7 @@ def check_work(request: Request, rows: int, passes: int, passes_field: str = "pa
     Raises:
         LimitExceeded: naming the limit.
     """
-    limit = service_of(request).settings.max_work
+    limit = desk_of(request).settings.max_work
     if rows * passes > limit:
         raise LimitExceeded(
             f"{rows} rows × {passes} {passes_field} are {rows * passes}; the limit is {limit} "
@@ -42,7 +42,7 @@ def timeout_s(request: Request) -> float:
     Raises:
         InvalidInput: the header is no positive number.
     """
-    longest = service_of(request).settings.request_timeout_s
+    longest = desk_of(request).settings.request_timeout_s
     given = header(request, _TIMEOUT)
     if given is None:
         return longest

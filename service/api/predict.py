@@ -12,7 +12,7 @@ from service.api.bodies import read_request
 from service.api.documentation import describe
 from service.api.engine import compute
 from service.api.limits import check_work
-from service.api.scope import served_by, service_of
+from service.api.scope import desk_of, served_by
 from service.calibration.apply import CALIBRATED_FIELDS
 from service.errors import InvalidInput
 from service.inference.fields import SUMMARY_FIELDS, Fields
@@ -29,9 +29,9 @@ DEFAULT_FIELDS = (*SUMMARY_FIELDS, *CALIBRATED_FIELDS)
 @router.post("/predict", **describe(PredictRequest, PredictAnswer))
 async def predict(request: Request) -> Response:
     """T stochastic passes: mean, standard deviation, entropies and more for every row."""
-    service = service_of(request)
-    body, raw = await read_request(request, PredictRequest, service.settings.max_body_bytes)
-    model = await service.engine.resolve(body.model, body.version)
+    desk = desk_of(request)
+    body, raw = await read_request(request, PredictRequest, desk.settings.max_body_bytes)
+    model = await desk.engine.resolve(body.model, body.version)
     served_by(request, model.ref.name)
     plan, wanted = plan_and_fields(model.manifest, body)
     inputs = raw.batch(model.manifest.input)

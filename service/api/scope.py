@@ -7,35 +7,47 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fastapi import Request
 
-from service.metrics import Metrics
-from service.registry.registry import Registry
-from service.scheduling.aside import Aside
-from service.scheduling.runner import Runner
+from service.metrics import Metrics, Tally
 from service.settings import Settings
-from service.store.collector import Collector
-from service.store.samples import SampleStore
 
 if TYPE_CHECKING:
     from service.api.engine import Engine
+    from service.registry.registry import Registry
+    from service.scheduling.aside import Aside
+    from service.scheduling.runner import Runner
+    from service.store.collector import Collector
+    from service.store.samples import SampleStore
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
-    """The parts of one server."""
+class Desk:
+    """What every process that answers requests has."""
 
     settings: Settings
-    registry: Registry
     engine: Engine
+    tally: Tally
+
+
+@dataclass(frozen=True, slots=True)
+class Service(Desk):
+    """The parts of one server, in the process that computes."""
+
+    metrics: Metrics
+    registry: Registry
     runner: Runner
     aside: Aside
-    metrics: Metrics
     store: SampleStore
     collector: Collector
 
 
+def desk_of(request: Request) -> Desk:
+    """What the process that got this request answers it with."""
+    return cast(Desk, _state(request)["desk"])
+
+
 def service_of(request: Request) -> Service:
-    """The parts of the server that got this request."""
-    return cast(Service, _state(request)["service"])
+    """The parts of the server. Only for routes that run in the process that computes."""
+    return cast("Service", desk_of(request))
 
 
 def request_id(request: Request) -> str:
