@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,7 +18,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from service import __version__
+from service import __version__, logs
 from service.api import bodies
 from service.api.announcement import announcement
 from service.api.answers import contents, select
@@ -111,7 +110,8 @@ def serve(*, flags: Mapping[str, object]) -> None:
     """Serve the models of a repository over HTTP."""
     with _plainly():
         settings = load_settings(flags)
-        _log(settings.log_level)
+        logs.set_up(settings.log_level, settings.log_format)
+        logs.take_over()
         run_server(
             settings, lambda service, address: print(announcement(service, address), flush=True)
         )
@@ -136,7 +136,7 @@ def list_models(
 ) -> None:
     """List models with their state, or check a model folder."""
     with _plainly():
-        _log("error")
+        logs.set_up("error", logs.HUMAN)
         if url is not None:
             with Client(url) as client:
                 found = client.models()
@@ -197,7 +197,7 @@ def predict(
         "masks": masks,
     }
     with _plainly():
-        _log("error")
+        logs.set_up("error", logs.HUMAN)
         rows = _read_rows(data, inputs)
         request = bodies.check(
             PredictRequest,
@@ -257,7 +257,7 @@ def evaluate(
 ) -> None:
     """Answer deterministically, with dropout off."""
     with _plainly():
-        _log("error")
+        logs.set_up("error", logs.HUMAN)
         rows = _read_rows(data, inputs)
         if url is not None:
             with Client(url) as client:
@@ -319,7 +319,7 @@ def calibrate(
 ) -> None:
     """Learn thresholds, prediction sets and a temperature from held-out data."""
     with _plainly():
-        _log("error")
+        logs.set_up("error", logs.HUMAN)
         wanted = Wanted(false_positive_rate, coverage, score, method, randomised, per_class, seed)
         loaded = _load(models, model, version)
         labelled = read_labelled(data, loaded.manifest)
@@ -384,7 +384,7 @@ def report(
     from service.assessment.writing import write_report
 
     with _plainly():
-        _log("error")
+        logs.set_up("error", logs.HUMAN)
         if output.suffix == ".json":
             raise InvalidInput(f"--out names the page; its numbers go to {output} by themselves")
         loaded, *others = _load_versions(models, name, [version, *(beside or [])])
@@ -458,7 +458,7 @@ def query(
     from service.pools.selection import select_from_pool
 
     with _plainly():
-        _log("error")
+        logs.set_up("error", logs.HUMAN)
         loaded = _load(models, model, version)
         choosing.check_strategy(strategy, loaded.manifest.task)
         rows = open_pool(pool, loaded.manifest.input, largest_pixel)
@@ -497,7 +497,7 @@ def score(
     from service.pools.scoring import score as score_pool
 
     with _plainly():
-        _log("error")
+        logs.set_up("error", logs.HUMAN)
         loaded = _load(models, model, version)
         rows = open_pool(pool, loaded.manifest.input, largest_pixel)
         plan = loaded.manifest.plan_for(passes, seed)
@@ -529,7 +529,7 @@ def export(
 ) -> None:
     """Make a .pt2 archive of a model: graph and weights in one file, served without its code."""
     with _plainly():
-        _log("error")
+        logs.set_up("error", logs.HUMAN)
         with err.status("exporting"):
             sites = export_archive(folder, version, out_file, member)
         err.print(f"wrote {out_file} with {sites} dropout sites; put it in a version's folder")
@@ -567,7 +567,7 @@ def laplace(
 ) -> None:
     """Fit a last-layer Laplace posterior and add a version whose members are draws of it."""
     with _plainly():
-        _log("error")
+        logs.set_up("error", logs.HUMAN)
         root = load_settings({"models": models}).models
         folder = repository.inside(root, root / repository.check_name(name))
         with err.status("fitting the posterior"):
@@ -609,13 +609,6 @@ def _plainly() -> Iterator[None]:
     except CandorError as error:
         err.print(f"[bold red]error:[/bold red] {escape(error.message)}", soft_wrap=True)
         raise typer.Exit(1) from None
-
-
-def _log(level: str) -> None:
-    logging.basicConfig(
-        level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-    )
-    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def _registry(models: Path | None) -> Registry:

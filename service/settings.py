@@ -122,6 +122,11 @@ class Settings(BaseModel):
         pattern=r"^(debug|info|warning|error)$",
         description="debug, info, warning or error",
     )
+    log_format: str = Field(
+        "auto",
+        pattern=r"^(auto|human|json)$",
+        description="of the log: human, json (an object a line), or auto (human on a terminal)",
+    )
 
 
 def load_settings(

@@ -98,3 +98,19 @@ class Site:
     rate: float | None
     inert: bool
     mask: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a work comes from, for logs and traces.
+
+    Args:
+        request_id: of the HTTP request.
+        traceparent: its span, as W3C's Trace Context writes it; None where it is not traced.
+    """
+
+    request_id: str = ""
+    traceparent: str | None = None
+
+
+UNKNOWN = Origin()

@@ -18,6 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(GROUND, GROUND),
     "metrics": GROUND,
     "flags": GROUND,
+    "logs": set(),
     "client": {"errors", "schemas"},
     "inference": GROUND,
     "calibration": GROUND,
@@ -28,9 +29,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pools": GROUND | {"inference", "calibration", "registry"},
     "store": GROUND,
     "scheduling": GROUND | {"metrics", "inference", "calibration", "registry"},
-    "api": GROUND | {"metrics", "inference", "calibration", "registry", "store", "scheduling"},
+    "api": GROUND
+    | {"logs", "metrics", "inference", "calibration", "registry", "store", "scheduling"},
     "cli": GROUND
     | {
+        "logs",
         "metrics",
         "inference",
         "calibration",

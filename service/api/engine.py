@@ -31,6 +31,7 @@ class Call:
         fields: wanted; the answer may hold more.
         keep: whether its rows may be kept for labelling.
         timeout_s: seconds until it is given up.
+        traceparent: of its span, where it is traced.
     """
 
     request_id: str
@@ -39,6 +40,7 @@ class Call:
     fields: Collection[str]
     keep: bool
     timeout_s: float
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from service import errors
+from service import errors, logs
 from service.api.bodies import JSON
-from service.api.scope import desk_of, request_id
+from service.api.scope import desk_of, note_reason, request_id
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,11 @@ _REASONS: dict[type[errors.CandorError], str] = {
     errors.InvalidInput: "invalid",
 }
 """The label `reason` of candor_rejected_total."""
+
+_OUR_OWN = frozenset({"queue_full", "not_ready", "deadline"})
+"""Reasons that are not the client's fault, and worth a line of the log."""
+
+_refusals = logs.Repeated(log, "requests were refused: %d")
 
 _DEFAULT_RETRY_AFTER_S = 1.0
 _STORE_ERROR = (
@@ -164,12 +169,15 @@ def _lookup(table: dict[type[errors.CandorError], Any], error: errors.CandorErro
 def _candor_error(request: Request, error: errors.CandorError) -> Response:
     if isinstance(error, errors.StoreError):
         # What a database says of itself (hosts, users, paths) is for the log.
-        log.error("request %s: %s", request_id(request), error.message)
+        log.error("the sample store: %s", error.message, extra={"request_id": request_id(request)})
         error = errors.StoreError(_STORE_ERROR)
     status: int = _lookup(STATUS, error)
     reason = _lookup(_REASONS, error)
     if reason is not None:
         desk_of(request).tally.rejected(reason)
+        note_reason(request, reason)
+        if reason in _OUR_OWN:
+            _refusals.add(reason)
     response = problem(
         request,
         status,
@@ -197,7 +205,7 @@ def _http_exception(request: Request, error: HTTPException) -> Response:
 
 def _bug(request: Request, error: Exception) -> Response:
     number = request_id(request)
-    log.error("request %s failed", number, exc_info=error)
+    log.error("a bug ended the request", exc_info=error, extra={"request_id": number})
     return problem(
         request,
         500,

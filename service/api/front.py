@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from fastapi import FastAPI, Request, Response
 from starlette.types import Message, Receive, Scope, Send
 
+from service import logs
 from service.api import errors
 from service.api.bodies import read_body
 from service.api.scope import Desk
@@ -58,6 +59,7 @@ class Front:
         state = scope.setdefault("state", {})
         state["desk"] = self._desk
         state["request_id"] = number.decode()
+        logs.concerning(state)
         path = scope["path"]
         endpoint = self._direct.get(path) if scope["method"] == "POST" else None
         code = 500
@@ -77,9 +79,9 @@ class Front:
         finally:
             if endpoint is None:
                 path = getattr(scope.get("route"), "path", "other")
-            self._desk.tally.answered(
-                state.get("model", ""), path, code, time.perf_counter() - started_s
-            )
+            elapsed_s = time.perf_counter() - started_s
+            self._desk.tally.answered(state.get("model", ""), path, code, elapsed_s)
+            logs.access(scope["method"], scope["path"], path, code, elapsed_s)
 
     async def _through_the_app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """FastAPI reads bodies whole, however large: here with the limit of all others."""

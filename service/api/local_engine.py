@@ -15,6 +15,7 @@ from service.registry.verified import VerifiedModel
 from service.scheduling.runner import Runner
 from service.store.collector import Collector
 from service.store.tables import SCORES
+from service.types import Origin
 
 
 class LocalEngine:
@@ -47,6 +48,7 @@ class LocalEngine:
             {*call.fields, *SCORES} if keeps else call.fields,
             timeout_s=call.timeout_s,
             left=left,
+            origin=Origin(call.request_id, call.traceparent),
         )
         if keeps:
             flagged = fields.get(OOD_FLAGGED)

@@ -60,6 +60,11 @@ def served_by(request: Request, model: str) -> None:
     _state(request)["model"] = model
 
 
+def note_reason(request: Request, reason: str) -> None:
+    """Note why a request was refused, for the log."""
+    _state(request)["reason"] = reason
+
+
 def header(request: Request, name: bytes) -> str | None:
     """The first header of that name, which is to be in small letters as ASGI gives them."""
     for key, value in request.scope["headers"]:

@@ -102,7 +102,8 @@ def serve(settings: Settings, announce: Callable[[Service, str], None]) -> None:
         host=settings.host,
         port=settings.port,
         log_config=None,
-        access_log=settings.log_level == "debug",
+        # `logs.access` says more.
+        access_log=False,
         server_header=False,
         # It looks at every client's address; nothing here asks where a request came from.
         proxy_headers=False,

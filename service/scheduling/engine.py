@@ -22,7 +22,7 @@ from service.errors import EngineFailure
 from service.inference.fields import Fields
 from service.inference.prediction import Request
 from service.registry.loading import LoadedModel
-from service.types import SamplePlan
+from service.types import UNKNOWN, Origin, SamplePlan
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ class Job:
     plan: SamplePlan | None
     fields: frozenset[str]
     answer: asyncio.Future[Fields]
+    origin: Origin = UNKNOWN
 
     @property
     def wanted(self) -> bool:
@@ -101,9 +102,11 @@ def compute(jobs: Sequence[Job]) -> list[Outcome]:
     except BaseException as error:
         if len(jobs) > 1:
             return [outcome for job in jobs for outcome in compute([job])]
-        log.exception("model %s failed on a request", jobs[0].model.ref)
+        ref, number = jobs[0].model.ref, jobs[0].origin.request_id
+        about = {"request_id": number, "model": ref.name, "version": ref.version}
+        log.exception("model %s failed on a request", ref, extra=about)
         failure = EngineFailure(
-            f"the model {jobs[0].model.ref} failed on these inputs: {type(error).__name__}: {error}"
+            f"the model {ref} failed on these inputs: {type(error).__name__}: {error}"
         )
         return [Outcome(None, failure, time.perf_counter() - started)]
     share = (time.perf_counter() - started) / len(jobs)

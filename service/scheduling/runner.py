@@ -27,7 +27,7 @@ from service.scheduling.drift import Drift
 from service.scheduling.engine import EngineThread, Job, Outcome
 from service.scheduling.scheduler import Scheduler
 from service.scheduling.work import Step, Work
-from service.types import SamplePlan
+from service.types import UNKNOWN, Origin, SamplePlan
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,7 @@ class Runner:
         *,
         timeout_s: float,
         left: Callable[[], Awaitable[object]] | None = None,
+        origin: Origin = UNKNOWN,
     ) -> Fields:
         """Queue a request and wait for its answer.
 
@@ -89,6 +90,7 @@ class Runner:
             fields: wanted of a prediction; the answer may hold more.
             timeout_s: seconds until it is given up.
             left: returns once nobody waits for the answer any more.
+            origin: of the request, for logs and traces.
 
         Raises:
             QueueFull: too much waits.
@@ -110,7 +112,7 @@ class Runner:
         computed = _OBSERVED.union(fields).intersection(_COMPUTED)
         if model.calibration is not None:
             computed |= model.calibration.references.keys()
-        self._jobs[number] = Job(model, inputs, plan, computed, answer)
+        self._jobs[number] = Job(model, inputs, plan, computed, answer, origin)
         self._started()
         attendant = _Attendant(loop, answer, timeout_s, left)
         try:
