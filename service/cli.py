@@ -620,15 +620,15 @@ def _registry(models: Path | None) -> Registry:
     )
 
 
-def _load(models: Path | None, name: str | None, version: int | None) -> LoadedModel:
+def _load(models: Path | None, name: str | None, version: int | str | None) -> LoadedModel:
     [found] = _load_versions(models, name, [version])
     return found
 
 
 def _load_versions(
-    models: Path | None, name: str | None, versions: Sequence[int | None]
+    models: Path | None, name: str | None, versions: Sequence[int | str | None]
 ) -> list[LoadedModel]:
-    """Several versions of one model, each once.
+    """Several versions of one model, each once; numbers also of those that no server would load.
 
     Raises:
         InvalidInput: a version that stands twice.
@@ -637,7 +637,12 @@ def _load_versions(
     registry.scan(only=name)
     with err.status("loading the model"):
         registry.load_all()
-    found = [registry.resolve(name, version) for version in versions]
+    found = [
+        registry.load_unchosen(name, version)
+        if name is not None and isinstance(version, int)
+        else registry.resolve(name, version)
+        for version in versions
+    ]
     numbers = [each.ref.version for each in found]
     if twice := next((number for number in numbers if numbers.count(number) > 1), None):
         raise InvalidInput(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from service.types import DEFAULT_MAX_PASSES, Masks
+from service.types import DEFAULT_MAX_PASSES, LABEL_PATTERN, Masks
 
 _INT64 = 2**63
 
@@ -25,6 +25,12 @@ Inputs = Annotated[
     ),
 ]
 Seed = Annotated[int, Field(ge=-_INT64, lt=_INT64)]
+
+VersionName = Annotated[
+    Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=LABEL_PATTERN)],
+    Field(union_mode="left_to_right"),
+]
+"""A version's number or label."""
 
 SampleStatus = Literal["unlabelled", "labelled", "skipped"]
 Name = Annotated[str, Field(pattern=r"^[^\x00]*$")]
@@ -63,7 +69,11 @@ class EvalRequest(BaseModel):
 
     inputs: Inputs = None
     model: str | None = Field(None, description="may be left out where one model is served")
-    version: int | None = Field(None, ge=1, description="default: the highest that is ready")
+    version: VersionName | None = Field(
+        None,
+        description="a number, or a label of model.toml such as stable or canary; default: the one "
+        "labelled stable, or the highest that is ready",
+    )
 
 
 class PredictRequest(EvalRequest):
@@ -381,6 +391,14 @@ class ModelInfo(BaseModel):
     seed: int | None = None
     masks: Masks | None = None
     default_version: int | None = None
+    version_policy: str | list[int] | None = Field(
+        None, description='which versions serve: "all", "latest n" or those listed'
+    )
+    version_labels: dict[str, int] = Field({}, description="names that a request may give")
+    canary_share: float | None = Field(
+        None, description="of the requests that name no version, those that get the canary"
+    )
+    warnings: list[str] = Field([], description="what its maker should look at")
     reason: str | None = None
     versions: list[VersionInfo] = []
 

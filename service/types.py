@@ -48,6 +48,9 @@ class Masks(StrEnum):
     INDEPENDENT = "independent"
 
 
+LABEL_PATTERN = r"^[a-z][a-z0-9_-]{0,31}$"
+"""Of a version's label, such as `stable`: never what could be a number."""
+
 DEFAULT_MAX_PASSES = 1000
 """The most passes of a row under a tolerance, where a request does not say."""
 

@@ -237,8 +237,10 @@ def _in_words(problem: Any, schema: type[EvalRequest]) -> InvalidInput:
             expected=known,
         )
     received = problem["input"]
-    if name == "seed":
-        expected: Any = 'an integer of 64 bits, or "random"'
+    if name == "version":
+        expected: Any = "an integer of at least 1, or a label such as stable"
+    elif name == "seed":
+        expected = 'an integer of 64 bits, or "random"'
     elif name == "return":
         expected = list(get_args(FieldName))
     elif name == "masks":

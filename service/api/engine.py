@@ -59,8 +59,8 @@ class Engine(Protocol):
         """Whether the server is shutting down and takes no new requests."""
         ...
 
-    async def resolve(self, name: str | None, version: int | None) -> VerifiedModel:
-        """The version that serves a request; see `Registry.resolve`."""
+    async def resolve(self, name: str | None, version: int | str | None, key: str) -> VerifiedModel:
+        """The version that serves the request of this id; see `Registry.resolve`."""
         ...
 
     async def compute(

@@ -10,6 +10,7 @@ from service.api.documentation import problems
 from service.api.errors import problem
 from service.api.scope import service_of
 from service.registry.registry import State
+from service.types import ModelRef
 
 router = APIRouter()
 
@@ -47,12 +48,20 @@ async def ready(request: Request) -> Response | dict[str, object]:
 async def metrics(request: Request) -> Response:
     """For Prometheus."""
     service = service_of(request)
-    for model in service.registry.models():
-        for version in model.versions.values():
-            labels = (model.name, str(version.number))
-            service.metrics.model_ready.labels(*labels).set(version.state is State.READY)
-            stale = version.model is not None and version.model.uncalibrated is not None
-            service.metrics.calibration_stale.labels(*labels).set(stale)
+    versions = {
+        ModelRef(model.name, version.number): version
+        for model in service.registry.models()
+        for version in model.versions.values()
+    }
+    service.runner.watch_drift_of([ref for ref, version in versions.items() if version.model])
+    # Of versions that are gone nothing is said any more.
+    service.metrics.model_ready.clear()
+    service.metrics.calibration_stale.clear()
+    for ref, version in versions.items():
+        labels = (ref.name, str(ref.version))
+        service.metrics.model_ready.labels(*labels).set(version.state is State.READY)
+        stale = version.model is not None and version.model.uncalibrated is not None
+        service.metrics.calibration_stale.labels(*labels).set(stale)
     return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 

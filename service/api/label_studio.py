@@ -21,7 +21,7 @@ from service.api.bodies import write_json
 from service.api.documentation import problems
 from service.api.engine import compute
 from service.api.limits import check_work
-from service.api.scope import served_by, service_of
+from service.api.scope import request_id, served_by, service_of
 from service.errors import InvalidInput
 from service.inference.fields import Fields
 from service.registry.inputs import array_from_lists
@@ -45,7 +45,7 @@ _CHOICES, _NUMBER = "Choices", "Number"
 @router.get("/{model}/health")
 async def health(request: Request, model: str | None = None) -> dict[str, str]:
     """The model serves."""
-    loaded = await service_of(request).engine.resolve(model, None)
+    loaded = await service_of(request).engine.resolve(model, None, request_id(request))
     return {"status": "UP", "model_class": loaded.ref.name}
 
 
@@ -55,7 +55,7 @@ async def setup(
     request: Request, body: LabelStudioSetup, model: str | None = None
 ) -> dict[str, str]:
     """Whether the project's labelling interface fits the model; which version answers."""
-    loaded = await service_of(request).engine.resolve(model, None)
+    loaded = await service_of(request).engine.resolve(model, None, request_id(request))
     if body.labelling:
         _control(body.labelling, loaded.manifest.task)
     return {"model_version": _version(loaded)}
@@ -66,7 +66,7 @@ async def setup(
 async def predict(request: Request, body: LabelStudioTasks, model: str | None = None) -> Response:
     """What the model thinks of each task, and how sure it is."""
     service = service_of(request)
-    loaded = await service.engine.resolve(model, None)
+    loaded = await service.engine.resolve(model, None, request_id(request))
     served_by(request, loaded.ref.name)
     manifest = loaded.manifest
     control = _control(body.label_config, manifest.task) if body.label_config else None

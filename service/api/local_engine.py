@@ -31,9 +31,9 @@ class LocalEngine:
         """See `Engine`."""
         return self._runner.draining
 
-    async def resolve(self, name: str | None, version: int | None) -> VerifiedModel:
+    async def resolve(self, name: str | None, version: int | str | None, key: str) -> VerifiedModel:
         """See `Engine`."""
-        return self._registry.resolve(name, version)
+        return self._registry.resolve(name, version, key)
 
     async def compute(
         self, model: VerifiedModel, call: Call, left: Callable[[], Awaitable[object]]

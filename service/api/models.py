@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 from service.api.documentation import problems
 from service.api.scope import served_by, service_of
 from service.registry.loading import LoadedModel
+from service.registry.policy import CANARY, Serving
 from service.registry.registry import Model, Version
 from service.schemas import (
     InputInfo,
@@ -87,9 +88,18 @@ def describe_model(model: Model) -> ModelInfo:
         seed=manifest.seed,
         masks=manifest.masks,
         default_version=model.default_version,
+        version_policy=_policy(manifest.serving),
+        version_labels=manifest.serving.labels,
+        canary_share=manifest.serving.canary_share if CANARY in manifest.serving.labels else None,
+        warnings=list(model.warnings),
         reason=model.reason or None,
         versions=[describe_version(version) for version in model.versions.values()],
     )
+
+
+def _policy(serving: Serving) -> str | list[int]:
+    versions = serving.versions
+    return versions if isinstance(versions, str) else list(versions)
 
 
 def describe_version(version: Version) -> VersionInfo:
@@ -103,6 +113,7 @@ def describe_version(version: Version) -> VersionInfo:
     return VersionInfo(
         version=version.number,
         state=version.state.value,
+        reason=version.reason or None,
         sites=[
             SiteInfo(path=s.path, kind=s.kind, rate=s.rate, inert=s.inert, mask=list(s.mask))
             for s in sampler.dropping.sites

@@ -12,7 +12,7 @@ from service.api.bodies import read_request
 from service.api.documentation import describe
 from service.api.engine import compute
 from service.api.limits import check_work
-from service.api.scope import desk_of, served_by
+from service.api.scope import desk_of, request_id, served_by
 from service.calibration.apply import CALIBRATED_FIELDS
 from service.errors import InvalidInput
 from service.inference.fields import SUMMARY_FIELDS, Fields
@@ -31,7 +31,7 @@ async def predict(request: Request) -> Response:
     """T stochastic passes: mean, standard deviation, entropies and more for every row."""
     desk = desk_of(request)
     body, raw = await read_request(request, PredictRequest, desk.settings.max_body_bytes)
-    model = await desk.engine.resolve(body.model, body.version)
+    model = await desk.engine.resolve(body.model, body.version, request_id(request))
     served_by(request, model.ref.name)
     plan, wanted = plan_and_fields(model.manifest, body)
     inputs = raw.batch(model.manifest.input)

@@ -11,7 +11,7 @@ from service.api.bodies import read_request, wants_npz, write_json, write_npz
 from service.api.documentation import describe
 from service.api.engine import compute
 from service.api.limits import check_work, timeout_s
-from service.api.scope import served_by, service_of
+from service.api.scope import request_id, served_by, service_of
 from service.inference.choosing import (
     BATCH_BALD,
     check_left,
@@ -30,7 +30,7 @@ async def query(request: Request) -> Response:
     """The k rows whose labels would say most, the most informative first."""
     service = service_of(request)
     body, raw = await read_request(request, QueryRequest, service.settings.max_body_bytes)
-    model = await service.engine.resolve(body.model, body.version)
+    model = await service.engine.resolve(body.model, body.version, request_id(request))
     served_by(request, model.ref.name)
     task = model.manifest.task
     check_strategy(body.strategy, task)

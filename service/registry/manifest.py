@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from service.errors import InvalidInput, ModelBroken
+from service.registry.policy import Serving
 from service.types import DEFAULT_MAX_PASSES, Masks, SamplePlan, Task
 
 FILE = "model.toml"
@@ -61,6 +62,7 @@ class Manifest(BaseModel):
     stochastic: tuple[str, ...] = Field((), strict=False)
     deterministic: bool = False
     description: str = ""
+    serving: Serving = Serving()
 
     def plan_for(
         self,
@@ -125,7 +127,8 @@ def read_manifest(folder: Path) -> Manifest:
 def _in_words(problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        model = InputSpec if key.startswith("input.") else Manifest
+        tables: dict[str, type[BaseModel]] = {"input": InputSpec, "serving": Serving}
+        model = tables.get(str(problem["loc"][0]), Manifest) if "." in key else Manifest
         known = ", ".join(model.model_fields)
         return f"`{key}` is not a key that is known here; known are {known}"
     if problem["type"] == "missing":

@@ -63,8 +63,16 @@ def refuse_links_out(root: Path, folder: Path) -> None:
             inside(root, path)
 
 
-def model_names(root: Path) -> list[str]:
-    """Names of the folders below `root` that are meant as models, sorted."""
+def model_names(root: Path, *, told: bool = True) -> list[str]:
+    """Names of the folders below `root` that are meant as models, sorted.
+
+    Args:
+        root: the model repository.
+        told: whether the log says which folders are passed over.
+
+    Raises:
+        ModelBroken: it is no folder.
+    """
     if not root.is_dir():
         raise ModelBroken(f"the model repository {root} is no folder; name one with --models DIR")
     names = [
@@ -73,7 +81,7 @@ def model_names(root: Path) -> list[str]:
         if entry.is_dir() and not entry.name.startswith((".", "__"))
     ]
     for name in names:
-        if not _NAME.fullmatch(name):
+        if told and not _NAME.fullmatch(name):
             log.warning("the folder %r is passed over: it cannot be the name of a model", name)
     return sorted(filter(_NAME.fullmatch, names))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from service.calibration.artifact import Calibration, Conditions, stale_for_request
 from service.registry.manifest import Manifest
 from service.types import ModelRef, SamplePlan
+
+_generations = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,8 @@ class VerifiedModel:
         origin: of its members, as `members.json` says.
         calibration: what the version learned from held-out data, where that holds for it.
         uncalibrated: why its `calibration.json` is not used; None where it is, or there is none.
+        generation: which of the process's loads it is. Two loads of one version may be of different
+            weights: what they compute is never taken together.
     """
 
     ref: ModelRef
@@ -39,6 +44,7 @@ class VerifiedModel:
     origin: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
     uncalibrated: str | None = None
+    generation: int = field(default_factory=_generations.__next__)
 
     def not_calibrated_for(self, plan: SamplePlan) -> str | None:
         """Why a request gets no calibrated fields; None where it does, or none were ever made."""

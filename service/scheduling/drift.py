@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from service.calibration.artifact import Calibration
 from service.calibration.drift import ReferenceBins, SlidingWindow
 from service.inference.fields import Fields
 from service.metrics import Metrics
+from service.registry.verified import VerifiedModel
 from service.types import ModelRef
 
 _Windows = dict[str, SlidingWindow]
@@ -27,13 +28,21 @@ class Drift:
     def __init__(self, metrics: Metrics, rows: int) -> None:
         self._metrics = metrics
         self._rows = rows
-        self._windows: dict[ModelRef, tuple[Calibration, _Windows]] = {}
+        self._windows: dict[ModelRef, tuple[int, _Windows]] = {}
 
-    def observe(self, ref: ModelRef, calibration: Calibration, answers: Sequence[Fields]) -> None:
-        """Add the rows of answers to which the calibration was applied."""
-        known, windows = self._windows.get(ref, (None, {}))
-        if known is not calibration:
-            windows = self._begin(ref, calibration)
+    def observe(
+        self, model: VerifiedModel, calibration: Calibration, answers: Sequence[Fields]
+    ) -> None:
+        """Add the rows of a model's answers to which its calibration was applied.
+
+        A version that was loaded again begins anew; what its old load still answers is not added.
+        """
+        known, windows = self._windows.get(model.ref, (0, {}))
+        if known > model.generation:
+            return
+        if known < model.generation:
+            windows = self._begin(model.ref, calibration)
+            self._windows[model.ref] = (model.generation, windows)
         for measure, window in windows.items():
             values = [array for fields in answers if (array := fields.get(measure)) is not None]
             if values:
@@ -58,5 +67,14 @@ class Drift:
         )
         self._metrics.ood_flagged_rate.labels(*labels).set_function(flags.flagged_rate)
         self._metrics.drift_rows.labels(*labels).set_function(lambda: flags.rows)
-        self._windows[ref] = (calibration, windows)
         return windows
+
+    def keep(self, refs: Collection[ModelRef]) -> None:
+        """Forget all versions but these."""
+        for ref in [ref for ref in self._windows if ref not in refs]:
+            _, windows = self._windows.pop(ref)
+            labels = (ref.name, str(ref.version))
+            for measure in windows.keys() - {OOD_VALUES}:
+                self._metrics.stability_index.remove(*labels, measure)
+            self._metrics.ood_flagged_rate.remove(*labels)
+            self._metrics.drift_rows.remove(*labels)

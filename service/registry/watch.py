@@ -1,0 +1,74 @@
+"""What changed in the model repository, seen by looking at it now and then.
+
+Names, sizes and modification times are compared. That needs nothing of the file system but `stat`,
+so that it works where no change is announced: on network file systems, and on volumes that are
+mounted into a container.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+Signature = frozenset[tuple[str, int, int, int]]
+"""(path, size, modification time in ns, inode) of each file; of each folder only its path."""
+
+
+def signature(folder: Path) -> Signature:
+    """What the files below a folder are like now, but for hidden ones and compiled code.
+
+    A folder that is not there has an empty one.
+    """
+    found = set()
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not _passed_over(name)]
+        here = os.path.relpath(place, folder)
+        found.add((here, -1, -1, -1))
+        for name in files:
+            if _passed_over(name):
+                continue
+            path = os.path.join(place, name)
+            try:
+                status = os.stat(path)
+            except OSError:
+                # It went between the two looks, or is a link to nowhere.
+                continue
+            relative = os.path.normpath(os.path.join(here, name))
+            found.add((relative, status.st_size, status.st_mtime_ns, status.st_ino))
+    return frozenset(found)
+
+
+def _passed_over(name: str) -> bool:
+    return name.startswith(".") or name == "__pycache__"
+
+
+def of_version(whole: Signature, number: int, manifest: str) -> Signature:
+    """That part of a model folder's signature on which one version depends.
+
+    Args:
+        whole: of the model's folder.
+        number: of the version.
+        manifest: name of the file that is compared by what it says.
+    """
+
+    def belongs(path: str) -> bool:
+        first = path.split(os.sep)[0]
+        return first == str(number) or (not first.isdigit() and path != manifest)
+
+    return frozenset(entry for entry in whole if belongs(entry[0]))
+
+
+class Settling:
+    """Tells changes that are over from those that still go on, as while a folder is copied."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, Signature] = {}
+
+    def settled(self, now: dict[str, Signature]) -> list[str]:
+        """Names whose signature is as it was at the look before, those among them that are gone.
+
+        Args:
+            now: signatures by name; an empty one of what is gone.
+        """
+        last, self._last = self._last, now
+        return [name for name, found in now.items() if last.get(name) == found]
