@@ -76,7 +76,12 @@ ModelsOption = Annotated[
 ]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Needed where there are several.")]
 VersionOption = Annotated[
-    int | None, typer.Option("--version", help="Default: the highest that verifies.")
+    str | None,
+    typer.Option(
+        "--version",
+        metavar="NUMBER|LABEL",
+        help="Default: the one labelled stable, or the highest that verifies.",
+    ),
 ]
 DataOption = Annotated[
     Path | None,
@@ -203,7 +208,7 @@ def predict(
             PredictRequest,
             {
                 "model": model,
-                "version": version,
+                "version": _version(version),
                 **{key: value for key, value in given.items() if value is not None},
                 **({"return": fields.split(",")} if fields else {}),
             },
@@ -213,7 +218,7 @@ def predict(
                 answer = client.predict(
                     rows,
                     model=model,
-                    version=version,
+                    version=_version(version),
                     passes=request.passes,
                     tolerance=request.tolerance,
                     max_passes=request.max_passes,
@@ -223,7 +228,7 @@ def predict(
                 )
             _write(asdict(answer), out_file)
             return
-        loaded = _load(models, model, version)
+        loaded = _load(models, model, _version(version))
         plan, wanted = plan_and_fields(loaded.manifest, request)
         batch = torch.from_numpy(bodies.RawInputs(rows).batch(loaded.manifest.input))
         parts = [
@@ -261,9 +266,9 @@ def evaluate(
         rows = _read_rows(data, inputs)
         if url is not None:
             with Client(url) as client:
-                _write(asdict(client.eval(rows, model=model, version=version)), out_file)
+                _write(asdict(client.eval(rows, model=model, version=_version(version))), out_file)
             return
-        loaded = _load(models, model, version)
+        loaded = _load(models, model, _version(version))
         batch = torch.from_numpy(bodies.RawInputs(rows).batch(loaded.manifest.input))
         fields = loaded.evaluate(batch)
         _write(contents(loaded, fields, {}, arrays=out_file is not None), out_file)
@@ -321,7 +326,7 @@ def calibrate(
     with _plainly():
         logs.set_up("error", logs.HUMAN)
         wanted = Wanted(false_positive_rate, coverage, score, method, randomised, per_class, seed)
-        loaded = _load(models, model, version)
+        loaded = _load(models, model, _version(version))
         labelled = read_labelled(data, loaded.manifest)
         other = None if ood is None else read_inputs(ood, loaded.manifest)
         with _row_bar() as progress:
@@ -387,7 +392,7 @@ def report(
         logs.set_up("error", logs.HUMAN)
         if output.suffix == ".json":
             raise InvalidInput(f"--out names the page; its numbers go to {output} by themselves")
-        loaded, *others = _load_versions(models, name, [version, *(beside or [])])
+        loaded, *others = _load_versions(models, name, [_version(version), *(beside or [])])
         labelled = read_labelled(data, loaded.manifest)
         strangers = None if ood is None else read_inputs(ood, loaded.manifest)
         numbers = output.with_suffix(".json")
@@ -459,7 +464,7 @@ def query(
 
     with _plainly():
         logs.set_up("error", logs.HUMAN)
-        loaded = _load(models, model, version)
+        loaded = _load(models, model, _version(version))
         choosing.check_strategy(strategy, loaded.manifest.task)
         rows = open_pool(pool, loaded.manifest.input, largest_pixel)
         excluded = frozenset() if exclude is None else _row_numbers(exclude)
@@ -498,7 +503,7 @@ def score(
 
     with _plainly():
         logs.set_up("error", logs.HUMAN)
-        loaded = _load(models, model, version)
+        loaded = _load(models, model, _version(version))
         rows = open_pool(pool, loaded.manifest.input, largest_pixel)
         plan = loaded.manifest.plan_for(passes, seed)
         with _row_bar() as progress:
@@ -522,7 +527,9 @@ def export(
     out_file: Annotated[
         Path, typer.Option("--out", metavar="FILE.pt2", help="Where to write the archive.")
     ],
-    version: VersionOption = None,
+    version: Annotated[
+        int | None, typer.Option("--version", help="Default: the highest that there is.")
+    ] = None,
     member: Annotated[
         int | None, typer.Option(help="Which one of a version that has several, from 1.")
     ] = None,
@@ -618,6 +625,11 @@ def _registry(models: Path | None) -> Registry:
         resources(settings),
         settings.default_model,
     )
+
+
+def _version(text: str | None) -> int | str | None:
+    """A version's number where it is one, otherwise its label."""
+    return int(text) if text is not None and text.isdecimal() else text
 
 
 def _load(models: Path | None, name: str | None, version: int | str | None) -> LoadedModel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import uuid
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -116,9 +117,9 @@ class Calls:
         response = yield from self._send(self._request("GET", "/samples/export", params=options))
         return read_content(response)
 
-    def reload(self, model: str) -> Steps[ModelInfo]:
-        """Steps of `POST /models/{name}/reload`."""
-        path = f"/models/{quote(model, safe='')}/reload"
+    def change(self, model: str, what: str) -> Steps[ModelInfo]:
+        """Steps of `POST /models/{name}/load`, `unload` or `reload`."""
+        path = f"/models/{quote(model, safe='')}/{what}"
         response = yield from self._send(self._request("POST", path))
         return ModelInfo.model_validate_json(response.content)
 
@@ -151,6 +152,9 @@ class Calls:
         if "json" in more:
             more["content"] = _dump(more.pop("json"))
             headers["Content-Type"] = _JSON
+        if method == "POST":
+            # One id for all attempts: a request that is sent again gets the same version.
+            headers.setdefault("X-Request-ID", uuid.uuid4().hex)
         timeout = httpx.Timeout(self._timeout_s).as_dict()
         return httpx.Request(
             method, self._url + path, headers=headers, extensions={"timeout": timeout}, **more
@@ -183,7 +187,7 @@ class Calls:
 
 def predict_options(
     model: str | None,
-    version: int | None,
+    version: int | str | None,
     passes: int | None,
     tolerance: float | None,
     max_passes: int | None,
@@ -207,7 +211,7 @@ def query_options(
     k: int,
     strategy: str,
     model: str | None,
-    version: int | None,
+    version: int | str | None,
     passes: int | None,
     seed: int | str | None,
     exclude: Sequence[int],

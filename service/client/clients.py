@@ -50,7 +50,7 @@ class Client:
         inputs: Any,
         *,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
         passes: int | None = None,
         tolerance: float | None = None,
         max_passes: int | None = None,
@@ -65,7 +65,7 @@ class Client:
         return self._drive(self._calls.predict(inputs, options))
 
     def eval(
-        self, inputs: Any, *, model: str | None = None, version: int | None = None
+        self, inputs: Any, *, model: str | None = None, version: int | str | None = None
     ) -> Evaluation:
         """`POST /eval`: one deterministic pass."""
         return self._drive(self._calls.evaluate(inputs, {"model": model, "version": version}))
@@ -77,7 +77,7 @@ class Client:
         *,
         strategy: str = "bald",
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
         passes: int | None = None,
         seed: int | str | None = None,
         exclude: Sequence[int] = (),
@@ -138,9 +138,17 @@ class Client:
         """`GET /models`."""
         return self._drive(self._calls.models())
 
+    def load(self, model: str) -> ModelInfo:
+        """`POST /models/{name}/load`: also of a folder that is new; returns once it serves."""
+        return self._drive(self._calls.change(model, "load"))
+
+    def unload(self, model: str) -> ModelInfo:
+        """`POST /models/{name}/unload`: it serves no more, until it is loaded."""
+        return self._drive(self._calls.change(model, "unload"))
+
     def reload(self, model: str) -> ModelInfo:
         """`POST /models/{name}/reload`: returns once its new versions serve."""
-        return self._drive(self._calls.reload(model))
+        return self._drive(self._calls.change(model, "reload"))
 
     def close(self) -> None:
         """Close the connections."""
@@ -194,7 +202,7 @@ class AsyncClient:
         inputs: Any,
         *,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
         passes: int | None = None,
         tolerance: float | None = None,
         max_passes: int | None = None,
@@ -209,7 +217,7 @@ class AsyncClient:
         return await self._drive(self._calls.predict(inputs, options))
 
     async def eval(
-        self, inputs: Any, *, model: str | None = None, version: int | None = None
+        self, inputs: Any, *, model: str | None = None, version: int | str | None = None
     ) -> Evaluation:
         """See `Client.eval`."""
         return await self._drive(self._calls.evaluate(inputs, {"model": model, "version": version}))
@@ -221,7 +229,7 @@ class AsyncClient:
         *,
         strategy: str = "bald",
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
         passes: int | None = None,
         seed: int | str | None = None,
         exclude: Sequence[int] = (),
@@ -283,9 +291,17 @@ class AsyncClient:
         """See `Client.models`."""
         return await self._drive(self._calls.models())
 
+    async def load(self, model: str) -> ModelInfo:
+        """See `Client.load`."""
+        return await self._drive(self._calls.change(model, "load"))
+
+    async def unload(self, model: str) -> ModelInfo:
+        """See `Client.unload`."""
+        return await self._drive(self._calls.change(model, "unload"))
+
     async def reload(self, model: str) -> ModelInfo:
         """See `Client.reload`."""
-        return await self._drive(self._calls.reload(model))
+        return await self._drive(self._calls.change(model, "reload"))
 
     async def close(self) -> None:
         """Close the connections."""
