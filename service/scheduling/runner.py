@@ -27,7 +27,7 @@ from service.scheduling.drift import Drift
 from service.scheduling.engine import EngineThread, Job, Outcome
 from service.scheduling.scheduler import Scheduler
 from service.scheduling.work import Step, Work
-from service.types import UNKNOWN, Origin, SamplePlan
+from service.types import UNKNOWN, ModelRef, Origin, SamplePlan
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +133,10 @@ class Runner:
             return False
         return True
 
+    def watch_drift_of(self, refs: Collection[ModelRef]) -> None:
+        """Forget in which way the answers of all versions but these drift."""
+        self._drift.keep(refs)
+
     def close(self) -> None:
         """End the engine thread once its current step is over."""
         self._engine.close()
@@ -141,8 +145,7 @@ class Runner:
         self, number: int, model: LoadedModel, inputs: Tensor, plan: SamplePlan | None
     ) -> Work:
         # A deterministic pass runs alone: its answer is that of this very batch, bit for bit.
-        # What is computed together is computed by one model: a reload gives the same name another.
-        together = (id(model), plan.masks, inputs.shape[1:]) if plan else None
+        together = (model.generation, plan.masks, inputs.shape[1:]) if plan else None
         return Work(
             number,
             model.ref.name,
@@ -227,7 +230,7 @@ class Runner:
         calibration = jobs[0].model.calibration
         if calibration is not None:
             calibrated = [fields for fields in answered if OOD_VALUES in fields]
-            self._drift.observe(jobs[0].model.ref, calibration, calibrated)
+            self._drift.observe(jobs[0].model, calibration, calibrated)
             if (flags := _joined(calibrated, OOD_FLAGGED)) is not None:
                 self._metrics.ood_flagged_total.labels(model).inc(int(np.count_nonzero(flags)))
 

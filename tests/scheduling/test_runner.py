@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
-from safetensors.torch import save_model
 
 from service.errors import ClientLeft, EngineFailure
 from service.inference.devices import Resources
@@ -28,7 +28,11 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     """Sleeps as many milliseconds as its largest input says."""
     root = tmp_path_factory.mktemp("slow")
     write_model(root, "slow", SLOW, shape="[1]")
-    registry = Registry(Path(root), Resources(torch.device("cpu"), memory_bytes=2**20))
+    return loaded(root)
+
+
+def loaded(root: Path) -> LoadedModel:
+    registry = Registry(root, Resources(torch.device("cpu"), memory_bytes=2**20))
     registry.scan()
     registry.load_all()
     return registry.resolve("slow", None)
@@ -68,33 +72,6 @@ def test_requests_of_other_seeds_share_a_step_and_get_their_own_answers(slow: Lo
     assert count(metrics, "candor_passes_total") == 4 * 4 * 3
 
 
-def test_what_came_before_a_reload_and_after_it_is_computed_by_its_own_weights(
-    slow: LoadedModel, tmp_path: Path
-) -> None:
-    folder = write_model(tmp_path, "slow", SLOW, shape="[1]")
-    save_model(build_network(folder, seed=1), str(folder / "1" / "weights.safetensors"))
-    registry = Registry(tmp_path, Resources(torch.device("cpu"), memory_bytes=2**20))
-    registry.scan()
-    registry.load_all()
-    reloaded = registry.resolve("slow", None)
-    assert reloaded.ref == slow.ref
-    own = runner()
-    inputs = torch.linspace(-2.0, -1.0, 4)[:, None]
-
-    async def ask(model: LoadedModel) -> Fields:
-        return await own.submit(model, inputs, plan(0), ["mean"], timeout_s=30.0)
-
-    async def together() -> list[Fields]:
-        return await asyncio.gather(*(ask(model) for model in (slow, reloaded, slow, reloaded)))
-
-    for model, answer in zip((slow, reloaded) * 2, asyncio.run(together()), strict=True):
-        [alone] = model.predict([Request(inputs, plan(0), ["mean"])])
-        assert alone is not None
-        assert answer["mean"] is not None
-        assert alone["mean"] is not None
-        np.testing.assert_allclose(answer["mean"], alone["mean"], atol=1e-6)
-
-
 def test_a_running_step_skips_requests_whose_client_left(slow: LoadedModel) -> None:
     own = runner()
     asked: list[int] = []
@@ -124,6 +101,31 @@ def test_a_running_step_skips_requests_whose_client_left(slow: LoadedModel) -> N
     metrics = own._metrics
     assert count(metrics, "candor_batch_rows_count") == 1
     assert count(metrics, "candor_passes_total") == 2 * 3
+
+
+def test_two_loads_of_one_version_never_share_a_step(slow: LoadedModel, tmp_path: Path) -> None:
+    """A reload while requests wait: each is answered by the weights that it began with."""
+    folder = write_model(tmp_path, "slow", SLOW, shape="[1]")
+    other = build_network(folder, seed=1)
+    safetensors.torch.save_model(other, str(folder / "1" / "weights.safetensors"))
+    again = loaded(tmp_path)
+    assert again.ref == slow.ref
+    own = runner()
+    inputs = torch.linspace(-2.0, -1.0, 4)[:, None]
+
+    async def ask(model: LoadedModel) -> Fields:
+        return await own.submit(model, inputs, plan(0), ["mean"], timeout_s=30.0)
+
+    async def together() -> list[Fields]:
+        return await asyncio.gather(*(ask(model) for model in (slow, again, slow, again)))
+
+    answers = asyncio.run(together())
+    assert count(own._metrics, "candor_batch_rows_count") == 2
+    for model, answer in zip((slow, again, slow, again), answers, strict=True):
+        [alone] = model.predict([Request(inputs, plan(0), ["mean"])])
+        assert alone is not None
+        np.testing.assert_allclose(answer["mean"], alone["mean"], atol=1e-6)  # type: ignore[arg-type]
+    assert not np.allclose(answers[0]["mean"], answers[1]["mean"], atol=1e-3)  # type: ignore[arg-type]
 
 
 def test_the_engine_has_its_next_full_step_before_it_is_done_with_one(slow: LoadedModel) -> None:
