@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -32,6 +33,7 @@ from service.assessment.laplace import add_laplace_version
 from service.calibration.artifact import write_calibration
 from service.calibration.scores import SCORES
 from service.client import Client
+from service.configuration import as_toml
 from service.errors import CandorError, InvalidInput, ModelBroken
 from service.flags import with_settings
 from service.inference import choosing
@@ -44,7 +46,8 @@ from service.registry.loading import LoadedModel
 from service.registry.registry import Registry
 from service.scheduling.batch import merge
 from service.schemas import ModelInfo, PredictRequest, VersionInfo
-from service.settings import PREFIX, Settings, load_settings
+from service.settings import PREFIX, Settings, load_settings, load_with_origins
+from service.tokens import SCOPES, Token, hash_of, make_token
 from service.types import DEFAULT_MAX_PASSES, Masks
 
 app = typer.Typer(
@@ -66,7 +69,8 @@ _MUCH_WORSE = 0.1
 _SERVE_EPILOG = (
     "[bold]Example:[/bold] candor serve --models models --port 8000\n\n"
     "Every flag is a variable of the environment, too: --max-work is "
-    f"{PREFIX}MAX_WORK. All of them:\n\n"
+    f"{PREFIX}MAX_WORK; or a key of the file that --config or {PREFIX}CONFIG names: max_work = "
+    "1000. A flag wins over a variable, and both over the file. All variables:\n\n"
     + ", ".join(PREFIX + name.upper() for name in Settings.model_fields)
 )
 
@@ -111,15 +115,56 @@ def _candor(
 
 @app.command(epilog=_SERVE_EPILOG)
 @with_settings
-def serve(*, flags: Mapping[str, object]) -> None:
+def serve(
+    *,
+    flags: Mapping[str, object],
+    print_config: Annotated[
+        bool,
+        typer.Option(
+            "--print-config",
+            help="Print every setting and where it comes from, as a file for --config, and end.",
+        ),
+    ] = False,
+) -> None:
     """Serve the models of a repository over HTTP."""
     with _plainly():
-        settings = load_settings(flags)
+        settings, origins = load_with_origins(flags)
+        if print_config:
+            print(as_toml(settings, origins), end="")
+            return
         logs.set_up(settings.log_level, settings.log_format)
         logs.take_over()
         run_server(
             settings, lambda service, address: print(announcement(service, address), flush=True)
         )
+
+
+@app.command(
+    epilog=(
+        "[bold]Examples:[/bold]\n\n"
+        "candor token\n\n"
+        "candor token anna --scope predict --scope label\n\n"
+        f"Scopes: {'; '.join(f'{name}: {covers}' for name, covers in SCOPES.items())}."
+    ),
+)
+def token(
+    name: Annotated[
+        str, typer.Argument(help="Whose it is; stands in the log, and is no secret.")
+    ] = "client",
+    scope: Annotated[
+        list[str] | None, typer.Option(help="What it may; several times for several.")
+    ] = None,
+) -> None:
+    """Make a random token: print it, and beside it the hash that the server is given."""
+    with _plainly():
+        made = make_token()
+        try:
+            known = Token.of({"name": name, "scopes": scope or ["predict"], "hash": hash_of(made)})
+        except ValueError as error:
+            raise InvalidInput(str(error)) from None
+        print(f"token        {made}")
+        print(f"for clients  Authorization: Bearer {made}")
+        print(f"for servers  {PREFIX}TOKENS={known}")
 
 
 @app.command(
@@ -143,7 +188,7 @@ def list_models(
     with _plainly():
         logs.set_up("error", logs.HUMAN)
         if url is not None:
-            with Client(url) as client:
+            with _client(url) as client:
                 found = client.models()
         else:
             if verify is not None:
@@ -214,7 +259,7 @@ def predict(
             },
         )
         if url is not None:
-            with Client(url) as client:
+            with _client(url) as client:
                 answer = client.predict(
                     rows,
                     model=model,
@@ -265,7 +310,7 @@ def evaluate(
         logs.set_up("error", logs.HUMAN)
         rows = _read_rows(data, inputs)
         if url is not None:
-            with Client(url) as client:
+            with _client(url) as client:
                 _write(asdict(client.eval(rows, model=model, version=_version(version))), out_file)
             return
         loaded = _load(models, model, _version(version))
@@ -614,7 +659,9 @@ def _plainly() -> Iterator[None]:
     try:
         yield
     except CandorError as error:
-        err.print(f"[bold red]error:[/bold red] {escape(error.message)}", soft_wrap=True)
+        err.print(
+            f"[bold red]error:[/bold red] {escape(error.message)}", soft_wrap=True, emoji=False
+        )
         raise typer.Exit(1) from None
 
 
@@ -678,6 +725,18 @@ def _chunks(rows: int) -> Iterator[slice]:
             chunk = slice(start, min(start + _ROWS_AT_ONCE, rows))
             yield chunk
             progress(chunk.stop, rows)
+
+
+def _client(url: str) -> Client:
+    """Of a running server, with the token that CANDOR_TOKEN or CANDOR_TOKEN_FILE holds."""
+    file = os.environ.get(f"{PREFIX}TOKEN_FILE")
+    try:
+        known = os.environ.get(f"{PREFIX}TOKEN") or (
+            Path(file).read_text().strip() if file else None
+        )
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{PREFIX}TOKEN_FILE cannot be read: {error}") from None
+    return Client(url, token=known)
 
 
 @contextmanager

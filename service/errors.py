@@ -10,6 +10,8 @@ CandorError
 │   └── UnsupportedMedia  the body is of a kind that is not read here
 ├── CalibrationFailed     data from which nothing can be calibrated or measured; names the field
 │   └── TooFewRows        there are not rows enough; says how many are needed
+├── Unauthenticated       no token, or one that nobody gave out
+├── Forbidden             the token does not cover it, or a page of another site asks
 ├── LimitExceeded         the request is larger than a limit, which it names
 ├── QueueFull             too much is waiting already
 ├── DeadlineExceeded      the answer would come too late
@@ -98,6 +100,22 @@ class CalibrationFailed(CandorError):
 
 class TooFewRows(CalibrationFailed):
     """There are not rows enough; `expected` is the number needed, `received` what came."""
+
+
+class Unauthenticated(CandorError):
+    """No token, or one that is not the server's.
+
+    Args:
+        challenge: how to say who asks, in the form of the header WWW-Authenticate.
+    """
+
+    def __init__(self, message: str, *, challenge: str | None = None, **more: Any) -> None:
+        super().__init__(message, **more)
+        self.challenge = challenge
+
+
+class Forbidden(CandorError):
+    """The token does not cover this, or a page of another site has sent it."""
 
 
 class LimitExceeded(CandorError):

@@ -11,6 +11,7 @@ import typer
 from pydantic.fields import FieldInfo
 from rich.markup import escape
 
+from service.configuration import CONFIG, PREFIX, Secrecy, flag, secrecy
 from service.settings import Settings
 
 _METAVARS = {int: "INTEGER", float: "NUMBER"}
@@ -27,11 +28,12 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """
 
     def taking_flags(**given: Any) -> None:
-        command(flags={name: given.pop(name) for name in Settings.model_fields}, **given)
+        flags = {name: given.pop(name) for name in made}
+        command(flags=flags, **given)
 
+    made = _parameters()
     own = inspect.signature(command, eval_str=True).parameters.values()
-    parameters = [parameter for parameter in own if parameter.name != "flags"]
-    parameters += [_parameter(name, field) for name, field in Settings.model_fields.items()]
+    parameters = [*(each for each in own if each.name != "flags"), *made.values()]
     taking_flags.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     taking_flags.__annotations__ = {each.name: each.annotation for each in parameters}
     taking_flags.__name__ = command.__name__
@@ -39,28 +41,46 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     return taking_flags
 
 
-def flag(name: str) -> str:
-    """Of the setting of that name: max_work → --max-work."""
-    return "--" + name.replace("_", "-")
+def default_of(field: FieldInfo) -> str:
+    """The default as it would be written; empty where there is none."""
+    if field.default is None or field.default == ():
+        return ""
+    return str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
+
+
+def _parameters() -> dict[str, inspect.Parameter]:
+    file = typer.Option(flag(CONFIG), metavar="FILE", help="settings in TOML, by their names")
+    found = {CONFIG: _optional(CONFIG, str, file)}
+    for name, field in Settings.model_fields.items():
+        # Who looks at the machine's processes reads their flags.
+        if secrecy(field) is not Secrecy.WHOLE:
+            found[name] = _parameter(name, field)
+        if secrecy(field):
+            other = f"{name}_file"
+            help_text = f"file that holds {PREFIX}{name.upper()}: {field.description}"
+            option = typer.Option(flag(other), metavar="FILE", help=escape(help_text))
+            found[other] = _optional(other, str, option)
+    return found
+
+
+def _optional(name: str, kind: Any, option: Any) -> inspect.Parameter:
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind | None, option],
+    )
 
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     assert field.description is not None, f"the setting {name} has no description"
-    help_text = escape(f"{field.description} [default: {default_of(field)}]")
-    if _plain_type(field) is bool:
-        option = typer.Option(f"{flag(name)}/--no-{name.replace('_', '-')}", help=help_text)
-        annotation: Any = Annotated[bool | None, option]
-    else:
-        metavar = _METAVARS.get(_plain_type(field), "TEXT")
-        option = typer.Option(flag(name), metavar=metavar, help=help_text)
-        annotation = Annotated[str | None, option]
-    kind = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(name, kind, default=None, annotation=annotation)
-
-
-def default_of(field: FieldInfo) -> str:
-    """The default as a person reads it."""
-    return "none" if field.default is None else str(field.default)
+    help_text = escape(f"{field.description} [default: {default_of(field) or 'none'}]")
+    kind = _plain_type(field)
+    if kind is bool:
+        names = f"{flag(name)}/{flag('no_' + name)}"
+        return _optional(name, bool, typer.Option(names, help=help_text))
+    option = typer.Option(flag(name), metavar=_METAVARS.get(kind, "TEXT"), help=help_text)
+    return _optional(name, str, option)
 
 
 def _plain_type(field: FieldInfo) -> Any:

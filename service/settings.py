@@ -1,4 +1,4 @@
-"""The server's settings, read once from `CANDOR_*` variables and flags, frozen afterwards."""
+"""The server's settings: read once from flags, `CANDOR_*` variables and a file, then frozen."""
 
 from __future__ import annotations
 
@@ -6,15 +6,55 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
-from service.errors import InvalidInput
+from service.configuration import PREFIX, Given, Secrecy, gather, refusal
+from service.tokens import Token, hash_of
 
-PREFIX = "CANDOR_"
+__all__ = ["PREFIX", "Settings", "load_settings", "load_with_origins"]
 
-# Kubernetes puts variables of this form into every container beside a service named "candor".
-_KUBERNETES_LINK = re.compile(r"CANDOR_(SERVICE_(HOST|PORT)\w*|PORT(_\d+_\w+)?)")
+
+def _listed(value: object) -> object:
+    """Of one line, what stands between the commas."""
+    if isinstance(value, str):
+        return tuple(word.strip() for word in value.split(",") if word.strip())
+    return value
+
+
+def _tokens(value: object) -> object:
+    listed = _listed(value)
+    return tuple(Token.of(one) for one in listed) if isinstance(listed, tuple | list) else value
+
+
+def _hashed(value: object) -> object:
+    """The settings hold no token: what is not there cannot be shown by mistake."""
+    if not isinstance(value, str):
+        return value
+    if not value:
+        raise ValueError("a token that is not empty; `candor token` makes one")
+    return hash_of(value)
+
+
+def _origin(value: str) -> str:
+    if not _ORIGIN.fullmatch(value):
+        raise ValueError("origins as browsers name them: https://HOST or https://HOST:PORT")
+    return value
+
+
+_ORIGIN = re.compile(r"https?://[^/*\s@]+")
+_Hash = Annotated[str | None, BeforeValidator(_hashed), Secrecy.WHOLE]
+_Tokens = Annotated[tuple[Token, ...], BeforeValidator(_tokens), Secrecy.GIVEN]
+_Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_listed)]
 
 
 class Settings(BaseModel):
@@ -79,7 +119,7 @@ class Settings(BaseModel):
         ge=0,
         description="least seconds to answer 503 after SIGTERM, so load balancers can notice",
     )
-    database_url: str = Field(
+    database_url: Annotated[str, Secrecy.PASSWORD] = Field(
         "sqlite:///candor.sqlite",
         description="of the sample store: sqlite:///FILE, or postgresql://USER@HOST/DATABASE with "
         "pip install 'candor[postgresql]'",
@@ -117,6 +157,41 @@ class Settings(BaseModel):
         gt=0,
         description="memory for rows that wait to be written to the sample store; more are dropped",
     )
+    token: _Hash = Field(
+        None,
+        description="what whoever predicts or labels sends as Authorization: Bearer TOKEN; the "
+        "token itself or its hash, see candor token; health needs none",
+    )
+    admin_token: _Hash = Field(
+        None, description="as CANDOR_TOKEN, for everything: alone it changes models and data"
+    )
+    tokens: _Tokens = Field(
+        (),
+        description="further tokens, NAME:SCOPES:HASH with commas between, as candor token prints "
+        "them; scopes, with + between: predict, label, metrics, admin",
+    )
+    allow_anonymous: bool = Field(
+        False,
+        description="listen beyond loopback without any token, for where something else checks who "
+        "asks",
+    )
+    tls_certificate: Path | None = Field(
+        None,
+        description="PEM file of the server's certificate and chain: HTTPS instead of HTTP",
+    )
+    tls_key: Path | None = Field(
+        None, description="PEM file of the certificate's key, where it is not in the same file"
+    )
+    tls_key_password_file: Path | None = Field(
+        None, description="file that holds the password of an encrypted key"
+    )
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file of who signs clients' certificates: without one none gets in"
+    )
+    cors_origins: _Origins = Field(
+        (),
+        description="pages of other sites whose scripts may ask, https://HOST with commas between",
+    )
     log_level: str = Field(
         "info",
         pattern=r"^(debug|info|warning|error)$",
@@ -128,6 +203,27 @@ class Settings(BaseModel):
         description="of the log: human, json (an object a line), or auto (human on a terminal)",
     )
 
+    @model_validator(mode="after")
+    def _tls_whole(self) -> Self:
+        needless = [
+            name
+            for name in ("tls_key", "tls_key_password_file", "tls_client_ca")
+            if getattr(self, name) is not None
+        ]
+        if self.tls_certificate is None and needless:
+            raise ValueError(
+                f"CANDOR_{needless[0].upper()} is given without CANDOR_TLS_CERTIFICATE; give both "
+                "or neither"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _names_of_tokens_differ(self) -> Self:
+        names = [token.name for token in self.tokens]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"CANDOR_TOKENS names two tokens {twice}; give each a name of its own")
+        return self
+
 
 def load_settings(
     overrides: Mapping[str, object] | None = None, environment: Mapping[str, str] | None = None
@@ -137,32 +233,18 @@ def load_settings(
     Raises:
         InvalidInput: a variable that is no setting, or a value that does not fit.
     """
-    environment = os.environ if environment is None else environment
-    given = {key: value for key, value in (overrides or {}).items() if value is not None}
-    values: dict[str, object] = {}
-    for variable, value in environment.items():
-        if not variable.upper().startswith(PREFIX):
-            continue
-        field = variable[len(PREFIX) :].lower()
-        if field in Settings.model_fields and not _is_kubernetes_port(variable, value):
-            values[field] = value
-        elif not _KUBERNETES_LINK.fullmatch(variable):
-            known = ", ".join(PREFIX + name.upper() for name in Settings.model_fields)
-            raise InvalidInput(
-                f"{variable} is not a setting of Candor; the settings are {known}",
-                field=variable,
-            )
+    return load_with_origins(overrides, environment)[0]
+
+
+def load_with_origins(
+    overrides: Mapping[str, object] | None = None, environment: Mapping[str, str] | None = None
+) -> tuple[Settings, dict[str, Given]]:
+    """The settings, and where those that were given came from; else as `load_settings`."""
+    variables = os.environ if environment is None else environment
+    fields = Settings.model_fields
+    given = gather(fields, overrides or {}, variables)
     try:
-        return Settings.model_validate({**values, **given})
+        values = {name: each.value for name, each in given.items()}
+        return Settings.model_validate(values), given
     except ValidationError as error:
-        first = error.errors()[0]
-        field = PREFIX + str(first["loc"][0]).upper()
-        raise InvalidInput(
-            f"{field}: {first['msg']}; received {first['input']!r}",
-            field=field,
-            received=first["input"],
-        ) from error
-
-
-def _is_kubernetes_port(variable: str, value: str) -> bool:
-    return variable == "CANDOR_PORT" and value.startswith("tcp://")
+        raise refusal(fields, given, error) from None

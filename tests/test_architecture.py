@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SERVICE = ROOT / "service"
 
-GROUND = {"errors", "types", "settings", "schemas"}
+GROUND = {"errors", "types", "settings", "schemas", "tokens", "configuration"}
 MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(GROUND, GROUND),
     "metrics": GROUND,

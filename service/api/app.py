@@ -19,9 +19,11 @@ from service.api import (
     health,
     label_studio,
     models,
+    page,
     predict,
     query,
     samples,
+    security,
 )
 from service.api.front import Front
 from service.api.local_engine import LocalEngine
@@ -110,8 +112,12 @@ def build_app(service: Service) -> Front:
         version=__version__,
         summary="Dropout-trained PyTorch models that say how sure they are.",
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        static_url=page.STATIC,
     )
-    for module in (predict, evaluate, query, samples, label_studio, models, health):
+    for module in (predict, evaluate, query, samples, label_studio, models, health, page):
         app.include_router(module.router)
     errors.install(app)
+    security.install(app, service.settings)
     return Front(app, service, {"/predict": predict.predict, "/eval": evaluate.evaluate})

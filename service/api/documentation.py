@@ -12,6 +12,8 @@ from service.schemas import Problem
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _PROBLEMS: dict[int, str] = {
     400: "Not JSON, not an array, or a malformed .npy",
+    401: "No token, or one that is not the server's",
+    403: "The token lacks the scope",
     404: "No such model, version or sample",
     409: "Somebody else's to label; see Retry-After",
     413: "Body, or rows × passes, over the limit",
@@ -36,7 +38,7 @@ def describe(body: type[BaseModel], answer: type[BaseModel]) -> dict[str, Any]:
         },
         "responses": {
             200: {"model": answer, "content": {NPZ: _BINARY}},
-            **problems(*(code for code in _PROBLEMS if code != 409)),
+            **problems(*(code for code in _PROBLEMS if code not in (401, 403, 409))),
         },
     }
 

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 # 499 is what nginx notes of a client that left; nobody is there to read it but the metrics.
 STATUS: dict[type[errors.CandorError], int] = {
     errors.MalformedBody: 400,
+    errors.Unauthenticated: 401,
+    errors.Forbidden: 403,
     errors.ModelNotFound: 404,
     errors.SampleNotFound: 404,
     errors.SampleConflict: 409,
@@ -48,6 +50,8 @@ _REASONS: dict[type[errors.CandorError], str] = {
     errors.DeadlineExceeded: "deadline",
     errors.ClientLeft: "client_left",
     errors.InvalidInput: "invalid",
+    errors.Unauthenticated: "unauthenticated",
+    errors.Forbidden: "forbidden",
 }
 """The label `reason` of candor_rejected_total."""
 
@@ -190,6 +194,8 @@ def _candor_error(request: Request, error: errors.CandorError) -> Response:
     if status in (409, 429, 503):
         wait_s = error.retry_after_s or _DEFAULT_RETRY_AFTER_S
         response.headers["Retry-After"] = str(math.ceil(wait_s))
+    if isinstance(error, errors.Unauthenticated):
+        response.headers["WWW-Authenticate"] = error.challenge or "Bearer"
     return response
 
 

@@ -19,7 +19,10 @@ from starlette.types import Message, Receive, Scope, Send
 from service import logs
 from service.api import errors
 from service.api.bodies import read_body
+from service.api.headers import AnswerHeaders
+from service.api.origins import Origins, answer_preflight
 from service.api.scope import Desk
+from service.api.security import Guard
 from service.errors import CandorError
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -35,7 +38,7 @@ _random = random.Random()
 
 
 class Front:
-    """The server's application: gives every request its id, counts and times it.
+    """The server's application: gives every request its id, counts and times it, asks who sent it.
 
     While the server drains, its answers also end the connections they go to.
 
@@ -49,6 +52,9 @@ class Front:
         self.app = app
         self._desk = desk
         self._direct = direct
+        self._guard = Guard(desk.settings)
+        self._headers = AnswerHeaders(desk.settings)
+        self._origins = Origins(desk.settings.cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -68,10 +74,18 @@ class Front:
             nonlocal code
             if message["type"] == "http.response.start":
                 code = message["status"]
-                self._complete(message["headers"], number)
+                self._complete(scope, message["headers"], number)
             await send(message)
 
         try:
+            if self._origins.is_preflight(scope):
+                await answer_preflight(send_noted)
+                return
+            try:
+                state["token"] = self._guard.check(scope)
+            except CandorError as error:
+                await _send(errors.answer(Request(scope, receive), error), send_noted)
+                return
             if endpoint is None:
                 await self._through_the_app(scope, receive, send_noted)
             else:
@@ -101,8 +115,10 @@ class Front:
 
         await self.app(scope, receive_again, send)
 
-    def _complete(self, headers: list[tuple[bytes, bytes]], number: bytes) -> None:
+    def _complete(self, scope: Scope, headers: list[tuple[bytes, bytes]], number: bytes) -> None:
         headers.append((_REQUEST_ID_HEADER, number))
+        headers += self._headers.of(scope["path"])
+        headers += self._origins.headers(scope)
         if self._desk.engine.draining:
             headers.append((b"connection", b"close"))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from fastapi import Request
+from starlette.types import Scope
 
 from service.metrics import Metrics, Tally
 from service.settings import Settings
@@ -71,6 +72,15 @@ def header(request: Request, name: bytes) -> str | None:
         if key == name:
             return cast(bytes, value).decode("latin-1")
     return None
+
+
+def raw_header(scope: Scope, name: bytes) -> bytes | None:
+    """The header of that name; empty, so that it fits nothing, where it stands there twice."""
+    found: bytes | None = None
+    for key, value in scope["headers"]:
+        if key == name:
+            found = b"" if found is not None else bytes(value)
+    return found
 
 
 async def client_left(request: Request) -> None:

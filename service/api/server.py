@@ -16,6 +16,7 @@ from types import FrameType
 import uvicorn
 
 from service.api.app import build_app, build_service
+from service.api.exposure import refuse_open_door, tls_options
 from service.api.scope import Service
 from service.settings import Settings
 
@@ -93,9 +94,12 @@ def serve(settings: Settings, announce: Callable[[Service, str], None]) -> None:
 
     Raises:
         ModelBroken: the model repository is missing.
-        InvalidInput: a device that is not there.
+        InvalidInput: a device that is not there, an address beyond loopback without a token, or a
+            certificate that cannot be used.
         OSError: the port is taken.
     """
+    refuse_open_door(settings)
+    tls = tls_options(settings)
     service = build_service(settings)
     config = uvicorn.Config(
         build_app(service),
@@ -107,11 +111,13 @@ def serve(settings: Settings, announce: Callable[[Service, str], None]) -> None:
         server_header=False,
         # It looks at every client's address; nothing here asks where a request came from.
         proxy_headers=False,
+        # There are no routes for them, and the guard knows none.
+        ws="none",
+        **tls,
     )
     listening = config.bind_socket()
     port = listening.getsockname()[1]
-    host = "127.0.0.1" if settings.host in _ANY_ADDRESS else settings.host
-    address = f"http://{host}:{port}"
+    address = f"{'https' if tls else 'http'}://{_shown(settings.host)}:{port}"
 
     def wait_and_announce() -> None:
         service.registry.loaded.wait()
@@ -124,6 +130,13 @@ def serve(settings: Settings, announce: Callable[[Service, str], None]) -> None:
     # uvicorn raises the signal again once it has ended; the drain was the answer to it.
     with contextlib.suppress(KeyboardInterrupt), _no_default(signal.SIGTERM):
         DrainingServer(config, service).run(sockets=[listening])
+
+
+def _shown(host: str) -> str:
+    """As it stands in an address that this machine can use."""
+    if host in _ANY_ADDRESS:
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from service.client import Client
+from service.flags import default_of
 from service.inference.fields import FIELDS
 from service.registry.manifest import Manifest
 from service.settings import Settings
@@ -120,8 +121,9 @@ def test_the_python_client_example_runs(
 
 def test_every_setting_field_task_key_and_route_is_documented(shipped: Server) -> None:
     for name, field in Settings.model_fields.items():
-        default = "" if field.default is None else field.default
-        assert f"| `CANDOR_{name.upper()}` | {default} | {field.description} |\n" in README
+        assert (
+            f"| `CANDOR_{name.upper()}` | {default_of(field)} | {field.description} |\n" in README
+        )
     for name in (*FIELDS, *Task, *Manifest.model_fields):
         assert f"`{name}`" in README, name
     for path in shipped.get("/openapi.json").json()["paths"]:

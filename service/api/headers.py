@@ -1,0 +1,39 @@
+"""Headers that every answer carries, put together once."""
+
+from __future__ import annotations
+
+from service.api import page
+from service.settings import Settings
+
+Headers = list[tuple[bytes, bytes]]
+
+_ALWAYS: Headers = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+_NO_STORE: Headers = [(b"cache-control", b"no-store")]
+_NOTHING = "default-src 'none'; frame-ancestors 'none'"
+_TLS_ONLY: Headers = [(b"strict-transport-security", b"max-age=31536000")]
+
+
+class AnswerHeaders:
+    """Which headers the answer to a path carries.
+
+    Answers are nobody's to keep: they hold inputs and predictions. The scripts of the
+    documentation are.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        always = _ALWAYS + (_TLS_ONLY if settings.tls_certificate is not None else [])
+        self._data = [*always, *_NO_STORE, _policy(_NOTHING)]
+        self._scripts = [*always, _policy(_NOTHING)]
+        self._pages = {
+            path: [*always, *_NO_STORE, _policy(policy)] for path, policy in page.POLICIES.items()
+        }
+
+    def of(self, path: str) -> Headers:
+        """Of the answer to a request for `path`."""
+        if path.startswith(page.STATIC):
+            return self._scripts
+        return self._pages.get(path, self._data)
+
+
+def _policy(policy: str) -> tuple[bytes, bytes]:
+    return (b"content-security-policy", policy.encode())
