@@ -1,4 +1,8 @@
 # docker build -t candor .
+# docker run -p 127.0.0.1:8000:8000 -e CANDOR_ALLOW_ANONYMOUS=true candor
+#   or, where others reach the port, -e CANDOR_TOKEN=... (or CANDOR_TOKEN_FILE): without either it says so and ends,
+#   since in a container it listens on all addresses and cannot see which of them are published.
+# Tighter: --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges
 # With CUDA: docker build -t candor --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
 ARG BASE=docker.io/library/python:3.12-slim-bookworm
 
