@@ -6,6 +6,7 @@
 #   make bench    throughput beside the plain ways, side by side in one run
 #   make bench-peers  installs LitServe, BentoML and Ray Serve, which make bench then measures, too
 #   make kill-store  servers that keep samples are killed twenty times on each database
+#   make soak     a server under load for five minutes, every answer checked; SECONDS=3600 for an hour
 #   make check-gpu  the tests and the engine's benchmark on a GPU
 #   make train    train the shipped models again, from their seeds
 #   make quality  their held-out quality, as in models/README.md
@@ -17,6 +18,7 @@
 
 PYTHON ?= python3
 PIP_OPTIONS ?=
+SECONDS ?= 300
 VENV := .venv
 INSTALL = $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet \
 	--constraint constraints.txt $(PIP_OPTIONS)
@@ -28,7 +30,7 @@ PEER_bentoml := bentoml==1.4.39
 PEER_ray := ray[serve]==2.60.0
 PEER_TORCH := torch==2.13.0 numpy==2.4.6
 
-.PHONY: serve test lint format bench bench-peers kill-store check-gpu train quality needs-data evaluate active-learning clean
+.PHONY: serve test lint format bench bench-peers kill-store soak check-gpu train quality needs-data evaluate active-learning clean
 
 serve: $(VENV)/.installed
 	@$(VENV)/bin/candor serve
@@ -58,6 +60,10 @@ bench-peers: $(PEERS)/litserve/.installed $(PEERS)/bentoml/.installed $(PEERS)/r
 
 kill-store: $(VENV)/.installed-dev
 	KILLS=20 $(VENV)/bin/python -m pytest tests/store/test_writer.py tests/e2e/test_sample_store_kills.py -k kill
+
+# Exit status 1 where something does not hold; benchmarks/soak/__main__.py says what has to.
+soak: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m benchmarks.soak --seconds $(SECONDS) --output benchmarks/results/soak.json
 
 # All that a GPU does otherwise, and the engine's benchmark on it.
 check-gpu: $(VENV)/.installed-dev

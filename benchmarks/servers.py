@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,6 +90,26 @@ def running(peer: Peer) -> Iterator[int]:
     Raises:
         RuntimeError: it did not start.
     """
+    with started(peer, _predicts) as (port, _):
+        yield port
+
+
+@contextmanager
+def started(
+    peer: Peer, ready: Callable[[int], bool]
+) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """Start a server, wait until it is ready, end it and its children afterwards.
+
+    Args:
+        peer: the server.
+        ready: whether the one at this port is; may raise `httpx.TransportError`.
+
+    Returns:
+        Its port and its process.
+
+    Raises:
+        RuntimeError: it did not start.
+    """
     port = _free_port()
     process = subprocess.Popen(
         [str(peer.program), *(word.format(port=port) for word in peer.words)],
@@ -106,18 +126,24 @@ def running(peer: Peer) -> Iterator[int]:
         start_new_session=True,
     )
     try:
-        _wait_until_it_predicts(peer, process, port)
-        yield port
+        _wait_until(ready, peer, process, port)
+        yield port, process
     finally:
         _end(process)
 
 
-def _wait_until_it_predicts(peer: Peer, process: subprocess.Popen[bytes], port: int) -> None:
+def _predicts(port: int) -> bool:
+    body = {"inputs": [[0.0] * 60]}
+    return httpx.post(f"http://127.0.0.1:{port}/predict", json=body).status_code == 200
+
+
+def _wait_until(
+    ready: Callable[[int], bool], peer: Peer, process: subprocess.Popen[bytes], port: int
+) -> None:
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline and process.poll() is None:
         with suppress(httpx.TransportError):
-            body = {"inputs": [[0.0] * 60]}
-            if httpx.post(f"http://127.0.0.1:{port}/predict", json=body).status_code == 200:
+            if ready(port):
                 return
         time.sleep(0.2)
     raise RuntimeError(f"{peer.name} did not start")
