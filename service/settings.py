@@ -202,6 +202,11 @@ class Settings(BaseModel):
         pattern=r"^(auto|human|json)$",
         description="of the log: human, json (an object a line), or auto (human on a terminal)",
     )
+    tracing: bool = Field(
+        False,
+        description="send traces by OTLP over HTTP, to where OTEL_EXPORTER_OTLP_ENDPOINT says; "
+        "needs pip install 'candor[otel]'",
+    )
 
     @model_validator(mode="after")
     def _tls_whole(self) -> Self:

@@ -19,6 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": GROUND,
     "flags": GROUND,
     "logs": set(),
+    "tracing": GROUND,
     "client": {"errors", "schemas"},
     "inference": GROUND,
     "calibration": GROUND,
@@ -28,9 +29,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Pools of any size, for the command line; the server is sent what it chooses from.
     "pools": GROUND | {"inference", "calibration", "registry"},
     "store": GROUND,
-    "scheduling": GROUND | {"metrics", "inference", "calibration", "registry"},
+    "scheduling": GROUND | {"metrics", "tracing", "inference", "calibration", "registry"},
     "api": GROUND
-    | {"logs", "metrics", "inference", "calibration", "registry", "store", "scheduling"},
+    | {"logs", "tracing", "metrics", "inference", "calibration", "registry", "store", "scheduling"},
     "cli": GROUND
     | {
         "logs",
@@ -58,6 +59,7 @@ ONLY_IN: dict[str, set[str]] = {
     "pyarrow": {"pools", "store"},
     "sqlalchemy": {"store"},
     "alembic": {"store"},
+    "opentelemetry": {"tracing"},
     "PIL": {"assessment", "pools"},
 }
 

@@ -38,6 +38,7 @@ from service.settings import Settings
 from service.store.collector import Collector, Told
 from service.store.keeping import Rules, read_rules
 from service.store.samples import Limits, SampleStore
+from service.tracing import tracing_by
 
 _DAY_S = 86_400.0
 _LAST_SAMPLES_S = 10.0
@@ -51,8 +52,10 @@ def build_service(settings: Settings) -> Service:
 
     Raises:
         ModelBroken: the model repository is missing.
-        InvalidInput: a device that is not there, or settings of the sample store that do not fit.
+        InvalidInput: a device that is not there, settings of the sample store that do not fit, or
+            traces without OpenTelemetry.
     """
+    tracing = tracing_by(settings)
     metrics = Metrics()
     store = SampleStore(settings.database_url)
     rules = read_rules(settings.keep_samples)
@@ -69,9 +72,11 @@ def build_service(settings: Settings) -> Service:
     scheduler = Scheduler(
         settings.batch_work, settings.batch_seconds, settings.queue_requests, settings.queue_bytes
     )
-    runner = Runner(scheduler, metrics, settings.drift_rows)
+    runner = Runner(scheduler, metrics, settings.drift_rows, tracing)
     engine = LocalEngine(registry, runner, collector)
-    return Service(settings, engine, metrics, metrics, registry, runner, Aside(), store, collector)
+    return Service(
+        settings, engine, metrics, tracing, metrics, registry, runner, Aside(), store, collector
+    )
 
 
 def _collector(settings: Settings, rules: Rules, store: SampleStore, metrics: Metrics) -> Collector:
@@ -106,6 +111,8 @@ def build_app(service: Service) -> Front:
         if not await asyncio.to_thread(service.collector.close, _LAST_SAMPLES_S):
             log.error("samples that waited to be kept are lost: the store could not be used")
         service.store.close()
+        if service.tracing is not None:
+            await asyncio.to_thread(service.tracing.close)
 
     app = FastAPIOffline(
         title="Candor",

@@ -14,7 +14,7 @@ from fastapi import Request
 from numpy.typing import NDArray
 
 from service.api.limits import timeout_s
-from service.api.scope import client_left, desk_of, request_id
+from service.api.scope import client_left, desk_of, note_version, request_id, trace_of
 from service.inference.fields import EVALUATION_FIELDS, Fields
 from service.registry.verified import VerifiedModel
 from service.types import SamplePlan
@@ -84,5 +84,19 @@ async def compute(
     Raises:
         CandorError: of `Runner.submit`.
     """
-    call = Call(request_id(request), inputs, plan, fields, keep, timeout_s(request))
-    return await desk_of(request).engine.compute(model, call, lambda: client_left(request))
+    note_version(request, model.ref.version)
+    trace = trace_of(request)
+    if trace is not None:
+        trace.parsed(
+            {
+                "candor.version": model.ref.version,
+                "candor.rows": len(inputs),
+                "candor.passes": 1 if plan is None else plan.passes,
+            }
+        )
+    traceparent = None if trace is None else trace.traceparent
+    call = Call(request_id(request), inputs, plan, fields, keep, timeout_s(request), traceparent)
+    computed = await desk_of(request).engine.compute(model, call, lambda: client_left(request))
+    if trace is not None:
+        trace.computed()
+    return computed

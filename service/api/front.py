@@ -12,6 +12,7 @@ import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.types import Message, Receive, Scope, Send
@@ -25,10 +26,14 @@ from service.api.scope import Desk
 from service.api.security import Guard
 from service.errors import CandorError
 
+if TYPE_CHECKING:
+    from service.tracing.spans import RequestSpans
+
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 _REQUEST_ID_HEADER = b"x-request-id"
+_TRACE_HEADERS = (b"traceparent", b"tracestate")
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _REQUEST_ID_BITS = 128
 
@@ -66,6 +71,7 @@ class Front:
         state["desk"] = self._desk
         state["request_id"] = number.decode()
         logs.concerning(state)
+        trace = self._begin_trace(scope, state)
         path = scope["path"]
         endpoint = self._direct.get(path) if scope["method"] == "POST" else None
         code = 500
@@ -96,6 +102,22 @@ class Front:
             elapsed_s = time.perf_counter() - started_s
             self._desk.tally.answered(state.get("model", ""), path, code, elapsed_s)
             logs.access(scope["method"], scope["path"], path, code, elapsed_s)
+            if trace is not None:
+                trace.end(path, code, state.get("model", ""))
+
+    def _begin_trace(self, scope: Scope, state: dict[str, Any]) -> RequestSpans | None:
+        tracing = self._desk.tracing
+        if tracing is None:
+            return None
+        headers = {
+            name.decode(): value.decode("latin-1")
+            for name, value in scope["headers"]
+            if name in _TRACE_HEADERS
+        }
+        number = state["request_id"]
+        trace = state["trace"] = tracing.request(scope["method"], scope["path"], headers, number)
+        state["trace_id"] = trace.trace_id
+        return trace
 
     async def _through_the_app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """FastAPI reads bodies whole, however large: here with the limit of all others."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from service.scheduling.runner import Runner
     from service.store.collector import Collector
     from service.store.samples import SampleStore
+    from service.tracing.spans import RequestSpans, Tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Desk:
     settings: Settings
     engine: Engine
     tally: Tally
+    tracing: Tracing | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,16 @@ def request_id(request: Request) -> str:
 def served_by(request: Request, model: str) -> None:
     """Note which model a request is for, once it is known to exist; metrics are labelled by it."""
     _state(request)["model"] = model
+
+
+def note_version(request: Request, version: int) -> None:
+    """Note which version of its model a request is for, for the log."""
+    _state(request)["version"] = version
+
+
+def trace_of(request: Request) -> RequestSpans | None:
+    """The spans of a request; None where it is not traced."""
+    return cast("RequestSpans | None", _state(request).get("trace"))
 
 
 def note_reason(request: Request, reason: str) -> None:

@@ -12,7 +12,7 @@ import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,12 @@ from service.registry.loading import LoadedModel
 from service.scheduling.drift import Drift
 from service.scheduling.engine import EngineThread, Job, Outcome
 from service.scheduling.scheduler import Scheduler
+from service.scheduling.traces import StepTraces
 from service.scheduling.work import Step, Work
 from service.types import UNKNOWN, ModelRef, Origin, SamplePlan
+
+if TYPE_CHECKING:
+    from service.tracing.spans import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +59,16 @@ class Runner:
     All methods run on the event loop, so nothing here needs a lock.
     """
 
-    def __init__(self, scheduler: Scheduler, metrics: Metrics, drift_rows: int = 1000) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        metrics: Metrics,
+        drift_rows: int = 1000,
+        tracing: Tracing | None = None,
+    ) -> None:
         self._scheduler = scheduler
         self._metrics = metrics
+        self._traces = StepTraces(tracing)
         self._drift = Drift(metrics, drift_rows)
         self._jobs: dict[int, Job] = {}
         self._numbers = itertools.count()
@@ -201,6 +212,7 @@ class Runner:
 
     def _observe_start(self, step: Step) -> None:
         now = time.monotonic()
+        self._traces.begun(step, now)
         model = step.works[0].model
         metrics = self._metrics.of(model)
         # Read when somebody looks, instead of set whenever a request comes or goes.
@@ -209,6 +221,7 @@ class Runner:
             metrics.queue_seconds.observe(now - work.queued_s)
 
     def _observe_end(self, step: Step, jobs: list[Job], outcomes: list[Outcome]) -> None:
+        self._traces.ended(step, jobs, outcomes)
         model = step.works[0].model
         metrics = self._metrics.of(model)
         metrics.busy_seconds_total.inc(sum(o.seconds for o in outcomes))
