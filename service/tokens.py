@@ -47,13 +47,16 @@ class Token:
         if isinstance(value, Token):
             return value
         if isinstance(value, str):
-            name, scopes, hashed = (*value.strip().split(":", 2), "", "")[:3]
-            return cls._checked(name, scopes.split("+"), hashed)
+            name, listed, hashed = (*value.strip().split(":", 2), "", "")[:3]
+            return cls._checked(name, listed.split("+"), hashed)
         if not isinstance(value, dict) or value.keys() != {"name", "scopes", "hash"}:
             raise ValueError("a token is a table with name, scopes and hash")
-        scopes = value["scopes"]
-        listed = [scopes] if isinstance(scopes, str) else list(scopes)
-        return cls._checked(value["name"], listed, value["hash"])
+        scopes: Any = value["scopes"]
+        if isinstance(scopes, str):
+            scopes = scopes.split("+")
+        if not isinstance(scopes, list | tuple):
+            scopes = [scopes]
+        return cls._checked(value["name"], scopes, value["hash"])
 
     @classmethod
     def _checked(cls, name: Any, scopes: Sequence[Any], hashed: Any) -> Token:
@@ -61,7 +64,7 @@ class Token:
             raise ValueError(
                 "each token is NAME:SCOPES:HASH, its name made of letters, digits and _ . @ -"
             )
-        unknown = [scope for scope in scopes if scope not in SCOPES]
+        unknown = [each for each in scopes if not isinstance(each, str) or each not in SCOPES]
         if unknown or not scopes:
             raise ValueError(
                 f"the scopes of the token {name} are to be of {', '.join(SCOPES)}, with + between"

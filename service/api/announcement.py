@@ -9,6 +9,7 @@ from typing import Any
 
 from service import __version__
 from service.api.scope import Service
+from service.api.security import all_tokens
 from service.registry.loading import VARIABLE_DIMENSION
 from service.registry.manifest import InputSpec
 from service.registry.registry import Model, State
@@ -30,7 +31,8 @@ def announcement(service: Service, address: str) -> str:
         return "\n".join([*lines, "", "No model serves. `candor models --verify PATH` says more."])
     bodies = [_body(model, service.settings.models / model.name) for model in ready]
     body = min(bodies, key=lambda body: (body.startswith("@"), len(body)))
-    curl = f"curl -s {address}/predict -H 'Content-Type: application/json' -d {body}"
+    token = "-H 'Authorization: Bearer TOKEN' " if all_tokens(service.settings) else ""
+    curl = f"curl -s {address}/predict {token}-H 'Content-Type: application/json' -d {body}"
     return "\n".join([*lines, "", "Try it:", "", f"  {curl}", ""])
 
 

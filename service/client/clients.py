@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -28,6 +30,8 @@ class Client:
     Args:
         url: of the server.
         token: sent as `Authorization: Bearer`.
+        verify: whom to trust over HTTPS: those whom the system does, a PEM file of others, or a
+            context, which may also hold a certificate of the client's own.
         timeout_s: seconds for each attempt.
         retries: further attempts after 429, 503 or a refused connection, with growing waits.
 
@@ -39,11 +43,12 @@ class Client:
         url: str = "http://127.0.0.1:8000",
         *,
         token: str | None = None,
+        verify: ssl.SSLContext | Path | str | None = None,
         timeout_s: float = 60.0,
         retries: int = 3,
     ) -> None:
         self._calls = Calls(url, token, timeout_s, retries)
-        self._http = httpx.Client()
+        self._http = httpx.Client(verify=_trust(verify))
 
     def predict(
         self,
@@ -191,11 +196,14 @@ class AsyncClient:
         url: str = "http://127.0.0.1:8000",
         *,
         token: str | None = None,
+        verify: ssl.SSLContext | Path | str | None = None,
         timeout_s: float = 60.0,
         retries: int = 3,
     ) -> None:
         self._calls = Calls(url, token, timeout_s, retries)
-        self._http = httpx.AsyncClient(limits=httpx.Limits(max_connections=None))
+        self._http = httpx.AsyncClient(
+            limits=httpx.Limits(max_connections=None), verify=_trust(verify)
+        )
 
     async def predict(
         self,
@@ -334,3 +342,9 @@ class AsyncClient:
                 answer = await self._http.send(step)
             except httpx.TransportError as error:
                 answer = error
+
+
+def _trust(verify: ssl.SSLContext | Path | str | None) -> ssl.SSLContext | bool:
+    if verify is None or isinstance(verify, ssl.SSLContext):
+        return verify or True
+    return ssl.create_default_context(cafile=verify)

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 
 SHIPPED = Path(__file__).parents[2] / "models"
-_ADDRESS = re.compile(r"http://[\d.]+:\d+")
+_ADDRESS = re.compile(r"https?://[\d.]+:\d+")
 _START_S = 120.0
 
 
