@@ -65,6 +65,13 @@ class Settings(BaseModel):
     models: Path = Field(Path("models"), description="folder of models, one folder each")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 picks a free one")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="processes that speak HTTP; with more than one, each reads and writes bodies "
+        "beside the one process that computes",
+    )
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",

@@ -9,7 +9,6 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from service import __version__
@@ -25,6 +24,7 @@ from service.api import (
     samples,
     security,
 )
+from service.api.direct import DIRECT
 from service.api.front import Front
 from service.api.local_engine import LocalEngine
 from service.api.scope import Service
@@ -97,28 +97,29 @@ def _collector(settings: Settings, rules: Rules, store: SampleStore, metrics: Me
     return collector
 
 
+@asynccontextmanager
+async def running(service: Service) -> AsyncIterator[None]:
+    """The server's parts at work: models load in a thread of their own, samples are kept."""
+    loader = threading.Thread(target=service.registry.load_all, name="loader", daemon=True)
+    loader.start()
+    yield
+    service.registry.stop()
+    service.runner.close()
+    service.aside.close()
+    if not await asyncio.to_thread(service.collector.close, _LAST_SAMPLES_S):
+        log.error("samples that waited to be kept are lost: the store could not be used")
+    service.store.close()
+    if service.tracing is not None:
+        await asyncio.to_thread(service.tracing.close)
+
+
 def build_app(service: Service) -> Front:
-    """The application; models load in a thread of their own once it starts."""
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        loader = threading.Thread(target=service.registry.load_all, name="loader", daemon=True)
-        loader.start()
-        yield
-        service.registry.stop()
-        service.runner.close()
-        service.aside.close()
-        if not await asyncio.to_thread(service.collector.close, _LAST_SAMPLES_S):
-            log.error("samples that waited to be kept are lost: the store could not be used")
-        service.store.close()
-        if service.tracing is not None:
-            await asyncio.to_thread(service.tracing.close)
-
+    """The application, whose parts are `running` while it is served."""
     app = FastAPIOffline(
         title="Candor",
         version=__version__,
         summary="Dropout-trained PyTorch models that say how sure they are.",
-        lifespan=lifespan,
+        lifespan=lambda _: running(service),
         docs_url=None,
         redoc_url=None,
         static_url=page.STATIC,
@@ -127,4 +128,4 @@ def build_app(service: Service) -> Front:
         app.include_router(module.router)
     errors.install(app)
     security.install(app, service.settings)
-    return Front(app, service, {"/predict": predict.predict, "/eval": evaluate.evaluate})
+    return Front(app, service, DIRECT)

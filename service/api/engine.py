@@ -26,7 +26,6 @@ class Call:
 
     Args:
         request_id: of the HTTP request.
-        inputs: [B, D...], checked, of the model's dtype.
         plan: None for a deterministic pass.
         fields: wanted; the answer may hold more.
         keep: whether its rows may be kept for labelling.
@@ -35,9 +34,8 @@ class Call:
     """
 
     request_id: str
-    inputs: NDArray[Any]
     plan: SamplePlan | None
-    fields: Collection[str]
+    fields: tuple[str, ...]
     keep: bool
     timeout_s: float
     traceparent: str | None = None
@@ -64,9 +62,20 @@ class Engine(Protocol):
         ...
 
     async def compute(
-        self, model: VerifiedModel, call: Call, left: Callable[[], Awaitable[object]]
+        self,
+        model: VerifiedModel,
+        inputs: NDArray[Any],
+        call: Call,
+        left: Callable[[], Awaitable[object]],
     ) -> Computed:
-        """Queue a request and wait for its answer; see `Runner.submit`."""
+        """Queue a request and wait for its answer; see `Runner.submit`.
+
+        Args:
+            model: as `resolve` gave it.
+            inputs: [B, D...], checked, of the model's dtype.
+            call: what is wanted of them.
+            left: returns once nobody waits for the answer any more.
+        """
         ...
 
 
@@ -95,8 +104,10 @@ async def compute(
             }
         )
     traceparent = None if trace is None else trace.traceparent
-    call = Call(request_id(request), inputs, plan, fields, keep, timeout_s(request), traceparent)
-    computed = await desk_of(request).engine.compute(model, call, lambda: client_left(request))
+    timeout = timeout_s(request)
+    call = Call(request_id(request), plan, tuple(fields), keep, timeout, traceparent)
+    engine = desk_of(request).engine
+    computed = await engine.compute(model, inputs, call, lambda: client_left(request))
     if trace is not None:
         trace.computed()
     return computed

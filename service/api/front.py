@@ -11,15 +11,16 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI, Request, Response
-from starlette.types import Message, Receive, Scope, Send
+from fastapi import Request, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import logs
 from service.api import errors
 from service.api.bodies import read_body
+from service.api.direct import Endpoint
 from service.api.headers import AnswerHeaders
 from service.api.origins import Origins, answer_preflight
 from service.api.scope import Desk
@@ -28,8 +29,6 @@ from service.errors import CandorError
 
 if TYPE_CHECKING:
     from service.tracing.spans import RequestSpans
-
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 _REQUEST_ID_HEADER = b"x-request-id"
@@ -53,7 +52,7 @@ class Front:
         direct: endpoints by path, for POST.
     """
 
-    def __init__(self, app: FastAPI, desk: Desk, direct: Mapping[str, Endpoint]) -> None:
+    def __init__(self, app: ASGIApp, desk: Desk, direct: Mapping[str, Endpoint]) -> None:
         self.app = app
         self._desk = desk
         self._direct = direct
@@ -61,19 +60,19 @@ class Front:
         self._headers = AnswerHeaders(desk.settings)
         self._origins = Origins(desk.settings.cors_origins)
 
+    def serves(self, scope: Scope) -> bool:
+        """Whether a request takes the short way to an endpoint."""
+        return scope["type"] == "http" and self._endpoint(scope) is not None
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         started_s = time.perf_counter()
-        number = _request_id(scope)
-        state = scope.setdefault("state", {})
-        state["desk"] = self._desk
-        state["request_id"] = number.decode()
-        logs.concerning(state)
+        number, state = self._begin(scope)
         trace = self._begin_trace(scope, state)
         path = scope["path"]
-        endpoint = self._direct.get(path) if scope["method"] == "POST" else None
+        endpoint = self._endpoint(scope)
         code = 500
 
         async def send_noted(message: Message) -> None:
@@ -118,6 +117,25 @@ class Front:
         trace = state["trace"] = tracing.request(scope["method"], scope["path"], headers, number)
         state["trace_id"] = trace.trace_id
         return trace
+
+    async def refuse(self, scope: Scope, receive: Receive, send: Send, error: CandorError) -> None:
+        """Answer a request with an error, whatever it asks for."""
+        number, _ = self._begin(scope)
+        response = errors.answer(Request(scope, receive), error)
+        self._complete(scope, response.raw_headers, number)
+        await _send(response, send)
+
+    def _begin(self, scope: Scope) -> tuple[bytes, dict[str, Any]]:
+        """The request's id, and what its handlers are given."""
+        number = _request_id(scope)
+        state: dict[str, Any] = scope.setdefault("state", {})
+        state["desk"] = self._desk
+        state["request_id"] = number.decode()
+        logs.concerning(state)
+        return number, state
+
+    def _endpoint(self, scope: Scope) -> Endpoint | None:
+        return self._direct.get(scope["path"]) if scope["method"] == "POST" else None
 
     async def _through_the_app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """FastAPI reads bodies whole, however large: here with the limit of all others."""

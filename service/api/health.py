@@ -48,6 +48,7 @@ async def ready(request: Request) -> Response | dict[str, object]:
 async def metrics(request: Request) -> Response:
     """For Prometheus."""
     service = service_of(request)
+    await service.gather()
     versions = {
         ModelRef(model.name, version.number): version
         for model in service.registry.models()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
+from numpy.typing import NDArray
 
 from service.api.engine import Call, Computed
 from service.calibration.apply import OOD_FLAGGED
@@ -36,14 +37,18 @@ class LocalEngine:
         return self._registry.resolve(name, version, key)
 
     async def compute(
-        self, model: VerifiedModel, call: Call, left: Callable[[], Awaitable[object]]
+        self,
+        model: VerifiedModel,
+        inputs: NDArray[Any],
+        call: Call,
+        left: Callable[[], Awaitable[object]],
     ) -> Computed:
         """See `Engine`."""
         loaded = cast(LoadedModel, model)
         keeps = call.keep and self._collector.keeps(loaded.ref.name)
         fields = await self._runner.submit(
             loaded,
-            torch.from_numpy(call.inputs),
+            torch.from_numpy(inputs),
             call.plan,
             {*call.fields, *SCORES} if keeps else call.fields,
             timeout_s=call.timeout_s,
@@ -54,6 +59,6 @@ class LocalEngine:
             flagged = fields.get(OOD_FLAGGED)
             ref = loaded.ref
             self._collector.consider(
-                ref.name, ref.version, call.inputs, fields, flagged, call.request_id
+                ref.name, ref.version, inputs, fields, flagged, call.request_id
             )
         return Computed(fields, call.plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,6 +32,10 @@ class Desk:
     tracing: Tracing | None
 
 
+async def no_others() -> None:
+    """One process counts for itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Service(Desk):
     """The parts of one server, in the process that computes."""
@@ -41,6 +46,8 @@ class Service(Desk):
     aside: Aside
     store: SampleStore
     collector: Collector
+    gather: Callable[[], Awaitable[None]] = no_others
+    """Waits until what other processes counted is counted in `metrics`."""
 
 
 def desk_of(request: Request) -> Desk:

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import logging
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
 import uvicorn
 
-from service.api.app import build_app, build_service
+from service.api.app import build_app, build_service, running
+from service.api.drain import drain
 from service.api.exposure import refuse_open_door, tls_options
+from service.api.front import Front
+from service.api.listening import LingeringServer, configuration
 from service.api.scope import Service
+from service.api.workers.supervisor import Supervisor
+from service.api.workers.switchboard import Switchboard
 from service.settings import Settings
 
-_LAST_LOOK_S = 0.4
 _ANY_ADDRESS = ("0.0.0.0", "::")
 
 log = logging.getLogger(__name__)
 
 
-class DrainingServer(uvicorn.Server):
+class DrainingServer(LingeringServer):
     """Between the signal and the end it keeps listening and answers 503.
 
     Closing the sockets at once, as uvicorn does, would reset connections that clients and load
@@ -38,11 +42,9 @@ class DrainingServer(uvicorn.Server):
         self._service = service
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
-        self._listening: list[socket.socket] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        self._listening = sockets or []
         await super().startup(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -58,30 +60,8 @@ class DrainingServer(uvicorn.Server):
         self._draining = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
-        settings = self._service.settings
-        log.info("draining: accepted requests finish, new ones are answered 503")
-        started = time.monotonic()
-        if not await self._service.runner.drain(settings.drain_timeout_s):
-            log.error("requests were cut off: not done after %g s", settings.drain_timeout_s)
-        elapsed = time.monotonic() - started
-        await asyncio.sleep(max(0.0, settings.drain_linger_s - elapsed))
-        await self._stop_listening()
-        self.should_exit = True
-
-    async def _stop_listening(self) -> None:
-        """Closing a socket resets whoever the kernel has queued on it: let those in first.
-
-        Answers carry Connection: close by now, so that busy connections end by themselves; what is
-        left after a moment is idle.
-        """
-        for listening in self._listening:
-            listening.listen(0)
-        await asyncio.sleep(_LAST_LOOK_S)
-        for server in self.servers:
-            server.close()
-        deadline = time.monotonic() + _LAST_LOOK_S
-        while self.server_state.connections and time.monotonic() < deadline:
-            await asyncio.sleep(_LAST_LOOK_S / 20)
+        await drain(self._service)
+        await self.stop_listening()
 
 
 def serve(settings: Settings, announce: Callable[[Service, str], None]) -> None:
@@ -101,26 +81,19 @@ def serve(settings: Settings, announce: Callable[[Service, str], None]) -> None:
     refuse_open_door(settings)
     tls = tls_options(settings)
     service = build_service(settings)
-    config = uvicorn.Config(
-        build_app(service),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        # `logs.access` says more.
-        access_log=False,
-        server_header=False,
-        # It looks at every client's address; nothing here asks where a request came from.
-        proxy_headers=False,
-        # There are no routes for them, and the guard knows none.
-        ws="none",
-        **tls,
-    )
+    several = settings.workers > 1
+    switchboard = Switchboard(settings.workers if several else 0)
+    if several:
+        service = dataclasses.replace(service, gather=switchboard.gather)
+    app = build_app(service)
+    config = configuration(app, settings)
     listening = config.bind_socket()
     port = listening.getsockname()[1]
     address = f"{'https' if tls else 'http'}://{_shown(settings.host)}:{port}"
 
     def wait_and_announce() -> None:
         service.registry.loaded.wait()
+        switchboard.ready.wait()
         # What loading left behind stays: nobody has to look through it for garbage again.
         gc.collect()
         gc.freeze()
@@ -129,7 +102,18 @@ def serve(settings: Settings, announce: Callable[[Service, str], None]) -> None:
     threading.Thread(target=wait_and_announce, name="announce", daemon=True).start()
     # uvicorn raises the signal again once it has ended; the drain was the answer to it.
     with contextlib.suppress(KeyboardInterrupt), _no_default(signal.SIGTERM):
-        DrainingServer(config, service).run(sockets=[listening])
+        if several:
+            with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+                runner.run(_run_workers(service, app, switchboard, listening))
+        else:
+            DrainingServer(config, service).run(sockets=[listening])
+
+
+async def _run_workers(
+    service: Service, app: Front, switchboard: Switchboard, listening: socket.socket
+) -> None:
+    async with running(service):
+        await Supervisor(service, app, switchboard, listening).run()
 
 
 def _shown(host: str) -> str:

@@ -1,0 +1,124 @@
+"""Starts the workers, starts those again that end, and ends them all."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+import time
+from asyncio.subprocess import Process
+
+from starlette.types import ASGIApp
+
+from service.api.drain import drain
+from service.api.scope import Service
+from service.api.workers.switchboard import Extension, Switchboard
+
+log = logging.getLogger(__name__)
+
+_FIRST_WAIT_S = 0.1
+_LONGEST_WAIT_S = 10.0
+_STEADY_S = 30.0
+"""A worker that lasted so long is started again at once."""
+
+_STOP_S = 5.0
+"""A worker that was told to stop gets so long, then it is killed."""
+
+_MODULE = "service.api.workers.process"
+
+
+class Supervisor:
+    """The workers of a server.
+
+    Args:
+        service: computes.
+        app: answers what workers pass on.
+        switchboard: speaks with them.
+        listening: the socket that all accept connections from.
+    """
+
+    def __init__(
+        self, service: Service, app: ASGIApp, switchboard: Switchboard, listening: socket.socket
+    ) -> None:
+        self._service = service
+        self._app = app
+        self._switchboard = switchboard
+        self._listening = listening
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Serve until a signal; the first drains, the second ends at once."""
+        loop = asyncio.get_running_loop()
+        draining, killing = asyncio.Event(), asyncio.Event()
+
+        def signalled() -> None:
+            (killing if draining.is_set() else draining).set()
+
+        for sig in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(sig, signalled)
+        keepers = [loop.create_task(self._keep()) for _ in range(self._service.settings.workers)]
+        await draining.wait()
+        self._service.runner.draining = True
+        self._switchboard.tell("draining")
+        ending = loop.create_task(drain(self._service))
+        killed = loop.create_task(killing.wait())
+        await asyncio.wait({ending, killed}, return_when=asyncio.FIRST_COMPLETED)
+        self._stopping = True
+        self._switchboard.tell("stop")
+        await asyncio.wait(keepers, timeout=0.0 if killing.is_set() else _STOP_S)
+        for task in (*keepers, ending, killed):
+            task.cancel()
+        await asyncio.gather(*keepers, ending, killed, return_exceptions=True)
+
+    async def _keep(self) -> None:
+        """One worker, again and again."""
+        wait_s = _FIRST_WAIT_S
+        while not self._stopping:
+            started = time.monotonic()
+            code = await self._run_one()
+            if self._stopping:
+                return
+            if time.monotonic() - started > _STEADY_S:
+                wait_s = _FIRST_WAIT_S
+            log.error("a worker ended with %s; another is started", code)
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+
+    async def _run_one(self) -> int:
+        own, other = socket.socketpair()
+        extension = Extension(
+            self._service.engine,
+            self._service.tally,
+            self._app,
+            self._switchboard.listens,
+            self._switchboard.extensions.discard,
+        )
+        with other:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                _MODULE,
+                str(other.fileno()),
+                str(self._listening.fileno()),
+                pass_fds=(other.fileno(), self._listening.fileno()),
+            )
+        try:
+            loop = asyncio.get_running_loop()
+            await loop.create_connection(lambda: extension.channel, sock=own)
+            self._switchboard.extensions.add(extension)
+            settings = self._service.settings.model_dump_json()
+            extension.channel.send({"kind": "settings", "settings": settings})
+            if self._service.engine.draining:
+                extension.channel.send({"kind": "draining"})
+            return await process.wait()
+        finally:
+            extension.channel.close()
+            await _end(process)
+
+
+async def _end(process: Process) -> None:
+    if process.returncode is None:
+        process.kill()
+        await process.wait()

@@ -1,0 +1,214 @@
+"""The engine's side of all workers: their requests are computed here, their counts added up."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.types import ASGIApp
+
+from service.api.engine import Engine
+from service.api.workers import messages
+from service.api.workers.channel import Channel, Head, pack, unpack
+from service.api.workers.forwarding import Forwarded
+from service.errors import CandorError, ModelNotReady
+from service.metrics import Tally
+from service.registry.verified import VerifiedModel
+
+log = logging.getLogger(__name__)
+
+_HELD_S = 5.0
+"""A worker that asked which version serves gets so long to send what it is to compute."""
+
+_REPORT_S = 2.0
+"""A worker that does not say what it counted by then is passed over."""
+
+
+@dataclass(slots=True)
+class _Load:
+    """A version that a worker was told of; held, so that what it began is finished on it."""
+
+    number: int
+    model: VerifiedModel
+    asked_s: float
+
+
+class Extension:
+    """One worker, seen from here.
+
+    Args:
+        engine: computes.
+        tally: counts what the worker counted.
+        app: answers what the worker passes on.
+        ready: called once the worker listens.
+        ended: called once when the worker is gone.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        tally: Tally,
+        app: ASGIApp,
+        ready: Callable[[], None],
+        ended: Callable[[Extension], None],
+    ) -> None:
+        self._engine = engine
+        self._tally = tally
+        self._app = app
+        self._ready = ready
+        self._ended = ended
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._forwarded: dict[int, Forwarded] = {}
+        self._loads: dict[int, _Load] = {}
+        self._numbers = itertools.count(1)
+        self._reports: dict[int, asyncio.Future[None]] = {}
+        self._sweep: asyncio.TimerHandle | None = None
+        self.channel = Channel(self._received, self._lost)
+
+    async def report(self) -> None:
+        """Wait until what the worker counted so far is counted here."""
+        number = next(self._numbers)
+        done = self._reports[number] = asyncio.get_running_loop().create_future()
+        self.channel.send({"kind": "report", "report": number})
+        try:
+            async with asyncio.timeout(_REPORT_S):
+                await done
+        except TimeoutError:
+            log.warning("a worker did not say in %g s what it counted", _REPORT_S)
+        finally:
+            self._reports.pop(number, None)
+
+    def _received(self, head: Head, buffers: list[bytearray]) -> None:
+        kind = head["kind"]
+        if kind == "compute":
+            self._begin(head, self._compute(head, buffers))
+        elif kind == "resolve":
+            self._begin(head, self._resolve(head))
+        elif kind == "http":
+            forwarded = self._forwarded[head["number"]] = Forwarded(self.channel, head)
+            self._begin(head, self._answer(forwarded))
+        elif kind in ("part", "sent", "left"):
+            self._about(head, buffers)
+        elif kind == "tally":
+            for model, endpoint, code, elapsed_s in head["answered"]:
+                self._tally.answered(model, endpoint, code, elapsed_s)
+            for reason, count in head["rejected"].items():
+                for _ in range(count):
+                    self._tally.rejected(reason)
+        elif kind == "reported":
+            if (report := self._reports.get(head["report"])) is not None and not report.done():
+                report.set_result(None)
+        elif kind == "ready":
+            self._ready()
+
+    def _begin(self, head: Head, work: Coroutine[Any, Any, None]) -> None:
+        number: int = head["number"]
+        task = asyncio.get_running_loop().create_task(self._guarded(number, work))
+        self._tasks[number] = task
+
+    async def _guarded(self, number: int, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except CandorError as error:
+            written = messages.write_error(error)
+            self.channel.send({"kind": "failed", "number": number, "error": written})
+        except Exception as error:
+            log.exception("a request of a worker failed")
+            reason = f"{type(error).__name__}: {error}"
+            self.channel.send({"kind": "broken", "number": number, "reason": reason})
+        finally:
+            self._tasks.pop(number, None)
+            self._forwarded.pop(number, None)
+
+    async def _resolve(self, head: Head) -> None:
+        model = await self._engine.resolve(head["name"], head["version"])
+        answer: Head = {"kind": "resolved", "number": head["number"]}
+        load = next((one for one in self._loads.values() if one.model is model), None)
+        if load is None:
+            load = _Load(next(self._numbers), model, 0.0)
+            self._loads[load.number] = load
+            answer["model"] = messages.write_model(model)
+        load.asked_s = time.monotonic()
+        self.channel.send({**answer, "load": load.number})
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(_HELD_S, self._let_go)
+
+    def _let_go(self) -> None:
+        """Versions that nobody asked for lately may leave the memory."""
+        self._sweep = None
+        until_s = time.monotonic() - _HELD_S
+        for load in [one for one in self._loads.values() if one.asked_s < until_s]:
+            del self._loads[load.number]
+            self.channel.send({"kind": "forget", "load": load.number})
+        if self._loads:
+            self._sweep = asyncio.get_running_loop().call_later(_HELD_S, self._let_go)
+
+    async def _compute(self, head: Head, buffers: list[bytearray]) -> None:
+        load = self._loads.get(head["load"])
+        if load is None:
+            raise ModelNotReady("the version was unloaded meanwhile", retry_after_s=1.0)
+        inputs = unpack(head["arrays"], buffers)["inputs"]
+        assert inputs is not None
+        call = messages.read_call(head["call"])
+        # A worker whose client left says so, which ends this task.
+        computed = await self._engine.compute(load.model, inputs, call, asyncio.Event().wait)
+        arrays, packed = pack(computed.fields)
+        answer = {"kind": "computed", "number": head["number"], "arrays": arrays}
+        self.channel.send({**answer, "plan": messages.write_plan(computed.plan)}, packed)
+
+    async def _answer(self, forwarded: Forwarded) -> None:
+        await forwarded.run(self._app)
+
+    def _about(self, head: Head, buffers: list[bytearray]) -> None:
+        number: int = head["number"]
+        if (forwarded := self._forwarded.get(number)) is not None:
+            forwarded.received(head, buffers)
+        elif head["kind"] == "left" and (task := self._tasks.get(number)) is not None:
+            task.cancel()
+
+    def _lost(self) -> None:
+        if self._sweep is not None:
+            self._sweep.cancel()
+        self._loads.clear()
+        for forwarded in self._forwarded.values():
+            forwarded.received({"kind": "left"}, [])
+        for number, task in self._tasks.items():
+            if number not in self._forwarded:
+                task.cancel()
+        for report in self._reports.values():
+            if not report.done():
+                report.set_result(None)
+        self._ended(self)
+
+
+class Switchboard:
+    """All workers."""
+
+    def __init__(self, workers: int) -> None:
+        self.extensions: set[Extension] = set()
+        self._missing = workers
+        self.ready = threading.Event()
+        """All workers listen. Threads may wait for it."""
+        if not workers:
+            self.ready.set()
+
+    def listens(self) -> None:
+        """One worker more listens."""
+        self._missing -= 1
+        if self._missing <= 0:
+            self.ready.set()
+
+    def tell(self, kind: str) -> None:
+        """Say something to every worker."""
+        for extension in self.extensions:
+            extension.channel.send({"kind": kind})
+
+    async def gather(self) -> None:
+        """Wait until what all workers counted so far is counted here."""
+        await asyncio.gather(*(extension.report() for extension in list(self.extensions)))

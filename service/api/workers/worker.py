@@ -1,0 +1,223 @@
+"""A worker's side: the engine and the tally are elsewhere, and asked through a channel."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, fields
+from typing import Any, cast
+
+from numpy.typing import NDArray
+
+from service.api.engine import Call, Computed
+from service.api.workers import messages
+from service.api.workers.channel import Buffer, Channel, Head, pack, unpack
+from service.errors import ClientLeft, ModelNotReady
+from service.registry.verified import VerifiedModel
+
+_ATTEND_AFTER_S = 0.1
+"""A request that waits longer has its client watched, which costs a task."""
+
+_TELL_AFTER_S = 0.1
+"""The first request that was counted waits so long for others to be told of together."""
+
+Listener = Callable[[Head, list[bytearray]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteModel(VerifiedModel):
+    """A version that is loaded elsewhere, in its load of that number."""
+
+    load: int
+
+
+def engine_gone() -> ModelNotReady:
+    """The process that computes has ended, and with it all that it was asked."""
+    return ModelNotReady(
+        "the process that computes has ended; whoever watches over the server starts it again",
+        retry_after_s=1.0,
+    )
+
+
+class Line:
+    """A worker's end of the channel: gives each answer to whoever asked."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+        self._listeners: dict[int, Listener] = {}
+        self._told: dict[str, Listener] = {}
+        self.channel = Channel(self._received, self._lost)
+        self.gone = asyncio.Event()
+
+    def on(self, kind: str, listener: Listener) -> None:
+        """Have messages of a kind that answer nothing given to a listener."""
+        self._told[kind] = listener
+
+    def ask(self, head: Head, buffers: list[Buffer], listener: Listener) -> int:
+        """Send a message; the listener gets all that answers it until it is `forgotten`."""
+        number = next(self._numbers)
+        self._listeners[number] = listener
+        self.channel.send({**head, "number": number}, buffers)
+        return number
+
+    def forget(self, number: int) -> None:
+        """What still answers that message is nobody's."""
+        self._listeners.pop(number, None)
+
+    def _received(self, head: Head, buffers: list[bytearray]) -> None:
+        number = head.get("number")
+        listener = (
+            self._told[head["kind"]] if number is None else self._listeners.get(cast(int, number))
+        )
+        if listener is not None:
+            listener(head, buffers)
+
+    def _lost(self) -> None:
+        self.gone.set()
+        listeners = list(self._listeners.values())
+        self._listeners.clear()
+        for listener in listeners:
+            listener({"kind": "gone"}, [])
+
+
+class RemoteEngine:
+    """See `Engine`."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._models: dict[int, RemoteModel] = {}
+        self._draining = False
+        line.on("draining", lambda *_: self._drain())
+        line.on("forget", lambda head, _: self._forget(head["load"]))
+
+    @property
+    def draining(self) -> bool:
+        """See `Engine`."""
+        return self._draining
+
+    def _forget(self, load: int) -> None:
+        self._models.pop(load, None)
+
+    def _drain(self) -> None:
+        self._draining = True
+
+    async def resolve(self, name: str | None, version: int | None) -> VerifiedModel:
+        """See `Engine`."""
+        head, _ = await self._answer({"kind": "resolve", "name": name, "version": version}, [])
+        load: int = head["load"]
+        if (description := head.get("model")) is not None:
+            known = messages.read_model(description)
+            values = {field.name: getattr(known, field.name) for field in fields(known)}
+            self._models[load] = RemoteModel(**values, load=load)
+        return self._models[load]
+
+    async def compute(
+        self,
+        model: VerifiedModel,
+        inputs: NDArray[Any],
+        call: Call,
+        left: Callable[[], Awaitable[object]],
+    ) -> Computed:
+        """See `Engine`."""
+        arrays, buffers = pack({"inputs": inputs})
+        load = cast(RemoteModel, model).load
+        head: Head = {"kind": "compute", "load": load, "call": messages.write_call(call)}
+        answer, received = await self._answer({**head, "arrays": arrays}, buffers, left)
+        return Computed(unpack(answer["arrays"], received), messages.read_plan(answer["plan"]))
+
+    async def _answer(
+        self,
+        head: Head,
+        buffers: list[Buffer],
+        left: Callable[[], Awaitable[object]] | None = None,
+    ) -> tuple[Head, list[bytearray]]:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[tuple[Head, list[bytearray]]] = loop.create_future()
+
+        def listener(head: Head, received: list[bytearray]) -> None:
+            if answer.done():
+                return
+            if head["kind"] == "failed":
+                answer.set_exception(messages.read_error(head["error"]))
+            elif head["kind"] == "gone":
+                answer.set_exception(engine_gone())
+            elif head["kind"] == "broken":
+                answer.set_exception(RuntimeError(head["reason"]))
+            else:
+                answer.set_result((head, received))
+
+        number = self._line.ask(head, buffers, listener)
+        attendant: asyncio.Task[None] | None = None
+
+        async def attend() -> None:
+            assert left is not None
+            await left()
+            if not answer.done():
+                answer.set_exception(
+                    ClientLeft("the client closed its connection before the answer was there")
+                )
+
+        def begin() -> None:
+            nonlocal attendant
+            attendant = loop.create_task(attend())
+
+        timer = None if left is None else loop.call_later(_ATTEND_AFTER_S, begin)
+        answered = False
+        try:
+            result = await answer
+            answered = True
+            return result
+        except (ClientLeft, asyncio.CancelledError):
+            raise
+        except BaseException:
+            answered = True
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if attendant is not None:
+                attendant.cancel()
+            self._line.forget(number)
+            if not answered:
+                self._line.channel.send({"kind": "left", "number": number})
+
+
+class RemoteTally:
+    """See `Tally`: what is counted here is told to the process that `/metrics` asks."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._answered: list[tuple[str, str, int, float]] = []
+        self._rejected: Counter[str] = Counter()
+        self._planned: asyncio.TimerHandle | None = None
+        line.on("report", lambda head, _: self._report(head))
+
+    def answered(self, model: str, endpoint: str, code: int, elapsed_s: float) -> None:
+        """See `Tally`."""
+        self._answered.append((model, endpoint, code, elapsed_s))
+        self._plan()
+
+    def rejected(self, reason: str) -> None:
+        """See `Tally`."""
+        self._rejected[reason] += 1
+        self._plan()
+
+    def tell(self) -> None:
+        """Send what was counted and not told yet."""
+        if self._planned is not None:
+            self._planned.cancel()
+            self._planned = None
+        if self._answered or self._rejected:
+            head = {"kind": "tally", "answered": self._answered, "rejected": self._rejected}
+            self._line.channel.send(head)
+            self._answered, self._rejected = [], Counter()
+
+    def _plan(self) -> None:
+        if self._planned is None:
+            self._planned = asyncio.get_running_loop().call_later(_TELL_AFTER_S, self.tell)
+
+    def _report(self, head: Head) -> None:
+        self.tell()
+        self._line.channel.send({"kind": "reported", "report": head["report"]})
