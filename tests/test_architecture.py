@@ -106,6 +106,7 @@ def test_models_know_nothing_of_the_service() -> None:
     [
         ("service.client", ("torch", "fastapi", "uvicorn")),
         ("service.calibration.conformal", ("torch", "fastapi", "pydantic")),
+        ("service.api.workers.process", ("torch", "sklearn", "sqlalchemy", "matplotlib")),
         ("service.inference.prediction", ("fastapi", "pydantic", "uvicorn", "httpx")),
     ],
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from service import logs
 from service.api.app import build_app, build_service
@@ -21,7 +22,10 @@ def test_a_bug_is_a_problem_with_an_id_that_stands_in_the_log(
     service = build_service(load_settings({"models": tmp_path}, environment={}))
     app = build_app(service)
 
-    @app.app.get("/bug")
+    routes = app.app
+    assert isinstance(routes, FastAPI)
+
+    @routes.get("/bug")
     async def bug() -> None:
         raise KeyError("a secret")
 

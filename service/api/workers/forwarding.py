@@ -14,7 +14,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.workers.channel import Buffer, Channel, Head
-from service.api.workers.worker import Line, engine_gone
+from service.api.workers.remote import Line, engine_gone
 
 _COPIED = ("type", "http_version", "method", "scheme", "path", "root_path", "client", "server")
 

@@ -19,7 +19,7 @@ from service.api.listening import LingeringServer, configuration
 from service.api.scope import Desk
 from service.api.workers.channel import Head
 from service.api.workers.forwarding import Forward
-from service.api.workers.worker import Line, RemoteEngine, RemoteTally
+from service.api.workers.remote import Line, RemoteEngine, RemoteTally
 from service.errors import ModelNotReady
 from service.settings import Settings
 from service.tracing import tracing_by

@@ -1,0 +1,80 @@
+"""What one process writes, the other reads as it was."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from service.api.engine import Call
+from service.api.workers import messages
+from service.errors import CandorError, InvalidInput, LimitExceeded, QueueFull
+from service.registry.manifest import read_manifest
+from service.registry.verified import VerifiedModel
+from service.types import Masks, ModelRef, SamplePlan
+from tests.calibration.test_artifact import CONDITIONS, calibration
+
+PLANS = [
+    None,
+    SamplePlan(50, -(2**63), Masks.SHARED),
+    SamplePlan(1000, 2**63 - 1, Masks.INDEPENDENT, tolerance=0.01),
+]
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_calls_and_plans(plan: SamplePlan | None) -> None:
+    call = Call("id", plan, ("mean", "std"), True, 1.5, "00-abc-def-01")
+    assert messages.read_call(messages.write_call(call)) == call
+    assert messages.read_plan(messages.write_plan(plan)) == plan
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidInput("no", field="inputs", expected=[1, 2], received="x"),
+        QueueFull("full", retry_after_s=2.5),
+        LimitExceeded("large", field="passes", expected=3),
+    ],
+)
+def test_errors_keep_their_kind_and_what_they_say(error: CandorError) -> None:
+    found = messages.read_error(messages.write_error(error))
+    assert type(found) is type(error)
+    assert vars(found) == vars(error)
+
+
+MANIFEST = """
+task = "classification"
+labels = ["a", "b", "c"]
+stochastic = ["DropPath"]
+
+[input]
+shape = [-1, 4]
+dtype = "int64"
+"""
+
+
+def test_all_that_is_known_of_a_version(tmp_path: Path) -> None:
+    (tmp_path / "model.toml").write_text(MANIFEST)
+    model = VerifiedModel(
+        ModelRef("mine", 3),
+        read_manifest(tmp_path),
+        parameters=10,
+        outputs=3,
+        precision="float32",
+        conditions=CONDITIONS,
+        warnings=("look at this",),
+        origin={"method": "laplace", "draws": [1, 2]},
+        calibration=calibration(),
+    )
+    found = messages.read_model(messages.write_model(model))
+    for field in fields(VerifiedModel):
+        one, other = (getattr(version, field.name) for version in (model, found))
+        if isinstance(one, BaseModel):
+            assert type(one) is type(other)
+            assert one.model_dump(mode="json") == other.model_dump(mode="json")
+        else:
+            assert one == other, field.name
+    plan = model.manifest.plan_for(passes=10)
+    assert found.not_calibrated_for(plan) == model.not_calibrated_for(plan) is not None
