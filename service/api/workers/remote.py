@@ -103,9 +103,10 @@ class RemoteEngine:
     def _drain(self) -> None:
         self._draining = True
 
-    async def resolve(self, name: str | None, version: int | None) -> VerifiedModel:
+    async def resolve(self, name: str | None, version: int | str | None, key: str) -> VerifiedModel:
         """See `Engine`."""
-        head, _ = await self._answer({"kind": "resolve", "name": name, "version": version}, [])
+        head: Head = {"kind": "resolve", "name": name, "version": version, "key": key}
+        head, _ = await self._answer(head, [])
         load: int = head["load"]
         if (description := head.get("model")) is not None:
             known = messages.read_model(description)

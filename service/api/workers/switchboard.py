@@ -127,7 +127,7 @@ class Extension:
             self._forwarded.pop(number, None)
 
     async def _resolve(self, head: Head) -> None:
-        model = await self._engine.resolve(head["name"], head["version"])
+        model = await self._engine.resolve(head["name"], head["version"], head["key"])
         answer: Head = {"kind": "resolved", "number": head["number"]}
         load = next((one for one in self._loads.values() if one.model is model), None)
         if load is None:
