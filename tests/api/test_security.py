@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute, Mount, Route
 
@@ -99,9 +100,14 @@ def _routes(routes: list[BaseRoute]) -> Iterator[tuple[str, str]]:
             yield from _routes(route.original_router.routes)  # type: ignore[attr-defined]
 
 
+def _app(front: Front) -> FastAPI:
+    assert isinstance(front.app, FastAPI)
+    return front.app
+
+
 def test_every_route_stands_in_the_table(guarded: Front) -> None:
-    found = set(_routes(guarded.app.routes))
-    for path, operations in guarded.app.openapi()["paths"].items():
+    found = set(_routes(_app(guarded).routes))
+    for path, operations in _app(guarded).openapi()["paths"].items():
         assert {(method.upper(), path) for method in operations} <= found
     for method, path in found:
         template = path.replace("file.js", "{file}")
@@ -109,7 +115,7 @@ def test_every_route_stands_in_the_table(guarded: Front) -> None:
 
 
 def test_what_does_not_stand_in_the_table_needs_admin(guarded: Front) -> None:
-    @guarded.app.get("/forgotten")
+    @_app(guarded).get("/forgotten")
     async def forgotten() -> str:
         return "a secret"
 
