@@ -3,6 +3,7 @@
 #   make serve    run the service on http://127.0.0.1:8000 with the models in models/
 #   make test     all tests
 #   make lint     ruff and mypy
+#   make audit    known vulnerabilities of what is pinned, asked of PyPI; fails where that cannot be reached
 #   make bench    throughput beside the plain ways, side by side in one run
 #   make bench-peers  installs LitServe, BentoML and Ray Serve, which make bench then measures, too
 #   make kill-store  servers that keep samples are killed twenty times on each database
@@ -30,7 +31,7 @@ PEER_bentoml := bentoml==1.4.39
 PEER_ray := ray[serve]==2.60.0
 PEER_TORCH := torch==2.13.0 numpy==2.4.6
 
-.PHONY: serve test lint format bench bench-peers kill-store soak check-gpu train quality needs-data evaluate active-learning clean
+.PHONY: serve test lint audit format bench bench-peers kill-store soak check-gpu train quality needs-data evaluate active-learning clean
 
 serve: $(VENV)/.installed
 	@$(VENV)/bin/candor serve
@@ -44,6 +45,9 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+audit: $(VENV)/bin/python
+	$(VENV)/bin/python .ci/audit.py
 
 format: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check --fix .
@@ -89,7 +93,7 @@ active-learning: needs-data $(VENV)/.installed-dev
 	$(VENV)/bin/python -m benchmarks.render
 
 clean:
-	rm -rf $(VENV) $(PEERS) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) .venv-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Candor needs Python 3.11 or newer; name one with make PYTHON=python3.12 ...")'

@@ -100,6 +100,10 @@ def _patterns() -> dict[tuple[str, int], list[tuple[re.Pattern[str], Methods]]]:
 
 
 _PATTERNS = _patterns()
+_V2: dict[int | str, dict[str, Any]] = {
+    code: {"description": said["description"]} for code, said in problems(401, 403).items()
+}
+"""That protocol has errors of its own form."""
 _SCHEMES = "securitySchemes"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _SAME_SITE = (b"same-origin", b"none")
@@ -223,7 +227,7 @@ def _describe(schema: dict[str, Any]) -> None:
             if not scopes:
                 continue
             operation["security"] = [{"token": []}]
-            operation["responses"].update(problems(401, 403))
+            operation["responses"].update(_V2 if path.startswith("/v2") else problems(401, 403))
             says = f"Needs a token with the scope {' or '.join(sorted(scopes))}."
             operation["description"] = f"{operation.get('description', '')}\n\n{says}".strip()
 
