@@ -21,7 +21,7 @@ from service.metrics import Metrics
 from service.registry.loading import LoadedModel
 from service.registry.registry import Registry
 from service.scheduling.runner import Runner
-from service.scheduling.scheduler import Scheduler
+from service.scheduling.scheduler import QueueLimits, Scheduler
 from service.settings import load_settings
 
 ROWS = 256
@@ -58,9 +58,8 @@ def main() -> None:
         loader.start()
         loader.join()
     model = registry.resolve("mlp", None)
-    scheduler = Scheduler(
-        settings.batch_work, settings.batch_seconds, settings.queue_requests, settings.queue_bytes
-    )
+    limits = QueueLimits(settings.queue_requests, settings.queue_bytes, settings.queue_work)
+    scheduler = Scheduler(settings.batch_work, settings.batch_seconds, limits)
     runner = Runner(scheduler, Metrics())
     for line in sys.stdin:
         connections, seconds = line.split()

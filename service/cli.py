@@ -23,6 +23,7 @@ from service import __version__, logs
 from service.api import bodies
 from service.api.announcement import announcement
 from service.api.answers import contents, select
+from service.api.engine import Computed
 from service.api.models import describe_model
 from service.api.predict import head, plan_and_fields
 from service.api.server import serve as run_server
@@ -283,7 +284,7 @@ def predict(
             for chunk in _chunks(len(batch))
         ]
         found = merge(parts)
-        more = head(loaded, plan, found)
+        more = head(loaded, plan, Computed(found, plan))
         arrays = out_file is not None
         _write(contents(loaded, select(found, wanted), more, arrays=arrays), out_file)
 

@@ -14,7 +14,9 @@ CandorError
 ├── Forbidden             the token does not cover it, or a page of another site asks
 ├── LimitExceeded         the request is larger than a limit, which it names
 ├── QueueFull             too much is waiting already
-├── DeadlineExceeded      the answer would come too late
+│   └── DeadlineUnreachable  so much that the answer would come too late
+├── DeadlineExceeded      the deadline passed
+├── QueueTimeout          it waited longer than requests may wait
 ├── ClientLeft            nobody waits for the answer any more
 ├── EngineFailure         a model that was verified failed on this input
 ├── StoreError            the sample store cannot be reached, read or written
@@ -124,6 +126,14 @@ class LimitExceeded(CandorError):
 
 class QueueFull(CandorError):
     """Too much work is waiting already."""
+
+
+class DeadlineUnreachable(QueueFull):
+    """By what is known, the answer would come after the request's deadline; nothing was begun."""
+
+
+class QueueTimeout(CandorError):
+    """The request waited for the engine longer than it may, and was not begun."""
 
 
 class DeadlineExceeded(CandorError):

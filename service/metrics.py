@@ -218,6 +218,17 @@ class Metrics:
         self.rejected_total = Counter(
             "candor_rejected_total", "Requests refused, by reason", ["reason"], registry=own
         )
+        self.degraded_total = Counter(
+            "candor_degraded_total",
+            "Requests answered with fewer passes than their model has, because others waited",
+            ["model"],
+            registry=own,
+        )
+        self.engine_restarts_total = Counter(
+            "candor_engine_restarts_total",
+            "Times that the engine's thread had ended and another took its place",
+            registry=own,
+        )
         self.samples_kept_total = Counter(
             "candor_samples_kept_total",
             "Rows that are in the sample store and were not before",

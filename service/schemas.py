@@ -295,6 +295,13 @@ class OutOfDistribution(BaseModel):
     false_positive_rate: float = Field(description="share of rows like it that are flagged")
 
 
+class Degraded(BaseModel):
+    """How an answer came about with fewer passes (CANDOR_DEGRADE_AFTER_S)."""
+
+    requested_passes: int
+    reason: str
+
+
 class PredictAnswer(BaseModel):
     """Answer of `POST /predict`; a field that the task does not have is null."""
 
@@ -303,6 +310,9 @@ class PredictAnswer(BaseModel):
     task: str
     passes: int | list[int] = Field(description="T; with tolerance [B], those of each row")
     seed: int
+    degraded: Degraded | None = Field(
+        None, description="only where there were fewer passes than the model has, and why"
+    )
     mean: PerOutput
     std: PerOutput
     standard_error: PerOutput

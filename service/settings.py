@@ -98,6 +98,29 @@ class Settings(BaseModel):
     queue_bytes: int = Field(
         512 * 2**20, gt=0, description="input bytes that may wait; more are refused with 429"
     )
+    queue_work: int = Field(
+        10_000_000, gt=0, description="rows x passes that may wait; more are refused with 429"
+    )
+    queue_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        description="seconds a request may wait for the engine, then it is answered 503",
+    )
+    degrade_after_s: float | None = Field(
+        None,
+        gt=0,
+        description="expected wait from which on requests that leave the passes to the model get "
+        "fewer, which their answers say; default: never",
+    )
+    degrade_min_passes: int = Field(
+        10, ge=2, description="passes that such a request gets at least"
+    )
+    engine_hang_s: float = Field(
+        120.0,
+        gt=0,
+        description="seconds in one chunk of passes from which on the engine counts as hung: "
+        "/livez and all requests get 503",
+    )
     memory_bytes: int = Field(
         128 * 2**20, gt=0, description="memory budget of a batch's activations, in bytes"
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 Progress = Callable[[int, int], None]
 """Called with the rows that are done and the rows that there are."""
@@ -50,6 +50,15 @@ class Masks(StrEnum):
 
 LABEL_PATTERN = r"^[a-z][a-z0-9_-]{0,31}$"
 """Of a version's label, such as `stable`: never what could be a number."""
+
+
+class Priority(IntEnum):
+    """Which requests go first; the smaller, the sooner."""
+
+    HIGH = 0
+    NORMAL = 1
+    LOW = 2
+
 
 DEFAULT_MAX_PASSES = 1000
 """The most passes of a row under a tolerance, where a request does not say."""

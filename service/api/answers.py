@@ -49,13 +49,13 @@ def contents(
         model: that gave it.
         fields: its arrays.
         more: what stands before them (`passes`, `seed`).
-        arrays: everything has to be an array, as in .npz.
+        arrays: everything has to be an array, as in .npz: what has parts comes as its parts.
     """
     content: dict[str, Any] = {
         "model": model.ref.name,
         "version": model.ref.version,
         "task": model.manifest.task.value,
-        **more,
+        **(_parts(more) if arrays else more),
     }
     for name, array in fields.items():
         if name == OOD_VALUES:
@@ -71,6 +71,17 @@ def contents(
         else:
             content[name] = None if array is None else np.ascontiguousarray(array)
     return content
+
+
+def _parts(more: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"degraded": {"reason": …}}` as `degraded_reason`."""
+    found: dict[str, Any] = {}
+    for name, value in more.items():
+        if isinstance(value, Mapping):
+            found |= {f"{name}_{part}": inner for part, inner in value.items()}
+        else:
+            found[name] = value
+    return found
 
 
 def _out_of_distribution(

@@ -32,8 +32,9 @@ from service.inference.devices import resources
 from service.metrics import Metrics
 from service.registry.registry import Registry
 from service.scheduling.aside import Aside
-from service.scheduling.runner import Runner
-from service.scheduling.scheduler import Scheduler
+from service.scheduling.degrading import Degrading
+from service.scheduling.runner import Runner, Times
+from service.scheduling.scheduler import QueueLimits, Scheduler
 from service.settings import Settings
 from service.store.collector import Collector, Told
 from service.store.keeping import Rules, read_rules
@@ -69,11 +70,12 @@ def build_service(settings: Settings) -> Service:
     unknown = rules.named.keys() - {model.name for model in registry.models()}
     if unknown:
         log.warning("CANDOR_KEEP_SAMPLES names models that there are not: %s", sorted(unknown))
-    scheduler = Scheduler(
-        settings.batch_work, settings.batch_seconds, settings.queue_requests, settings.queue_bytes
-    )
-    runner = Runner(scheduler, metrics, settings.drift_rows, tracing)
-    engine = LocalEngine(registry, runner, collector)
+    limits = QueueLimits(settings.queue_requests, settings.queue_bytes, settings.queue_work)
+    scheduler = Scheduler(settings.batch_work, settings.batch_seconds, limits)
+    times = Times(settings.queue_timeout_s, settings.batch_seconds, settings.engine_hang_s)
+    runner = Runner(scheduler, metrics, settings.drift_rows, times, tracing)
+    degrading = Degrading(settings.degrade_after_s, settings.degrade_min_passes)
+    engine = LocalEngine(registry, runner, collector, degrading, metrics)
     return Service(
         settings, engine, metrics, tracing, metrics, registry, runner, Aside(), store, collector
     )

@@ -13,11 +13,11 @@ from typing import Any, Protocol
 from fastapi import Request
 from numpy.typing import NDArray
 
-from service.api.limits import timeout_s
+from service.api.limits import priority, timeout_s
 from service.api.scope import client_left, desk_of, note_version, request_id, trace_of
 from service.inference.fields import EVALUATION_FIELDS, Fields
 from service.registry.verified import VerifiedModel
-from service.types import SamplePlan
+from service.types import Priority, SamplePlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ class Call:
         keep: whether its rows may be kept for labelling.
         timeout_s: seconds until it is given up.
         traceparent: of its span, where it is traced.
+        priority: the higher ones go first.
+        degradable: whether it may get fewer passes than its plan says while others wait.
     """
 
     request_id: str
@@ -39,6 +41,8 @@ class Call:
     keep: bool
     timeout_s: float
     traceparent: str | None = None
+    priority: Priority = Priority.NORMAL
+    degradable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,14 @@ class Engine(Protocol):
     @property
     def draining(self) -> bool:
         """Whether the server is shutting down and takes no new requests."""
+        ...
+
+    def check_door(self, timeout_s: float, priority: Priority) -> None:
+        """Refuse a request before anything of it is read, where it would be whatever it holds.
+
+        Refusing has to cost little: under a load far above what can be served it is most of what
+        a server does.
+        """
         ...
 
     async def resolve(self, name: str | None, version: int | str | None, key: str) -> VerifiedModel:
@@ -79,6 +91,16 @@ class Engine(Protocol):
         ...
 
 
+def check_door(request: Request) -> None:
+    """Refuse a request before its body is read, where it would be whatever it holds.
+
+    Raises:
+        CandorError: of `Runner.check_door`.
+        InvalidInput: a header that does not fit.
+    """
+    desk_of(request).engine.check_door(timeout_s(request), priority(request))
+
+
 async def compute(
     request: Request,
     model: VerifiedModel,
@@ -87,8 +109,18 @@ async def compute(
     fields: Collection[str] = EVALUATION_FIELDS,
     *,
     keep: bool = False,
+    degradable: bool = False,
 ) -> Computed:
     """Have a request computed, within its own deadline and as long as its client waits.
+
+    Args:
+        request: it.
+        model: that serves it.
+        inputs: [B, D...], checked.
+        plan: None for a deterministic pass.
+        fields: wanted; the answer may hold more.
+        keep: whether its rows may be kept for labelling.
+        degradable: whether it may get fewer passes while others wait; `Computed.plan` says.
 
     Raises:
         CandorError: of `Runner.submit`.
@@ -104,8 +136,11 @@ async def compute(
             }
         )
     traceparent = None if trace is None else trace.traceparent
-    timeout = timeout_s(request)
-    call = Call(request_id(request), plan, tuple(fields), keep, timeout, traceparent)
+    call = Call(
+        *(request_id(request), plan, tuple(fields), keep, timeout_s(request), traceparent),
+        priority=priority(request),
+        degradable=degradable,
+    )
     engine = desk_of(request).engine
     computed = await engine.compute(model, inputs, call, lambda: client_left(request))
     if trace is not None:

@@ -36,6 +36,7 @@ STATUS: dict[type[errors.CandorError], int] = {
     errors.QueueFull: 429,
     errors.ClientLeft: 499,
     errors.EngineFailure: 500,
+    errors.QueueTimeout: 503,
     errors.ModelNotReady: 503,
     errors.ModelBroken: 503,
     errors.StoreError: 503,
@@ -45,7 +46,9 @@ STATUS: dict[type[errors.CandorError], int] = {
 
 _REASONS: dict[type[errors.CandorError], str] = {
     errors.LimitExceeded: "limit",
+    errors.DeadlineUnreachable: "deadline_unreachable",
     errors.QueueFull: "queue_full",
+    errors.QueueTimeout: "queue_timeout",
     errors.ModelNotReady: "not_ready",
     errors.DeadlineExceeded: "deadline",
     errors.ClientLeft: "client_left",

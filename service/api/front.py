@@ -21,6 +21,7 @@ from service import logs
 from service.api import errors
 from service.api.bodies import read_body
 from service.api.direct import Endpoint
+from service.api.engine import check_door
 from service.api.headers import AnswerHeaders
 from service.api.origins import Origins, answer_preflight
 from service.api.scope import Desk
@@ -49,7 +50,7 @@ class Front:
     Args:
         app: serves what is not direct.
         desk: what requests are answered with.
-        direct: endpoints by path, for POST.
+        direct: endpoints by path, for POST; all have the engine compute.
     """
 
     def __init__(self, app: ASGIApp, desk: Desk, direct: Mapping[str, Endpoint]) -> None:
@@ -165,6 +166,7 @@ class Front:
 
 async def _answer(endpoint: Endpoint, request: Request, send: Send) -> None:
     try:
+        check_door(request)
         response = await endpoint(request)
     except Exception as error:
         response = errors.answer(request, error)

@@ -15,10 +15,14 @@ from service.types import ModelRef
 router = APIRouter()
 
 
-@router.get("/livez")
-async def live() -> dict[str, bool]:
-    """The process answers."""
-    return {"live": True}
+@router.get("/livez", response_model=None, responses=problems(503))
+async def live(request: Request) -> Response | dict[str, bool]:
+    """The process answers and its engine comes back; 503 where only a restart helps."""
+    hung_s = service_of(request).runner.hung_s
+    if hung_s is None:
+        return {"live": True}
+    detail = f"the engine has not come back from a model for {hung_s:.0f} s; start it again"
+    return problem(request, 503, "Not live", detail)
 
 
 @router.get("/readyz", response_model=None, responses=problems(503))
@@ -31,6 +35,8 @@ async def ready(request: Request) -> Response | dict[str, object]:
     states = {model.name: model.state.value for model in service.registry.models()}
     if service.runner.draining:
         detail = "shutting down"
+    elif service.runner.hung_s is not None:
+        detail = "the engine does not come back from a model; GET /livez"
     elif not service.registry.loaded.is_set():
         detail = "models are still loading"
     elif not states:

@@ -8,9 +8,12 @@ from fastapi import Request
 
 from service.api.scope import desk_of, header
 from service.errors import InvalidInput, LimitExceeded
+from service.types import Priority
 
 TIMEOUT_HEADER = "X-Request-Timeout"
+PRIORITY_HEADER = "X-Request-Priority"
 _TIMEOUT = TIMEOUT_HEADER.lower().encode()
+_PRIORITY = PRIORITY_HEADER.lower().encode()
 
 
 def check_work(request: Request, rows: int, passes: int, passes_field: str = "passes") -> None:
@@ -58,3 +61,24 @@ def timeout_s(request: Request) -> float:
             received=given,
         )
     return min(wanted, longest)
+
+
+def priority(request: Request) -> Priority:
+    """What the request says, or normal.
+
+    Raises:
+        InvalidInput: the header is none of them.
+    """
+    given = header(request, _PRIORITY)
+    if given is None:
+        return Priority.NORMAL
+    try:
+        return Priority[given.strip().upper()]
+    except KeyError:
+        known = [name.lower() for name in Priority.__members__]
+        raise InvalidInput(
+            f"`{PRIORITY_HEADER}` is {given!r}; expected one of {', '.join(known)}",
+            field=PRIORITY_HEADER,
+            expected=known,
+            received=given,
+        ) from None

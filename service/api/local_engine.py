@@ -10,27 +10,43 @@ from numpy.typing import NDArray
 
 from service.api.engine import Call, Computed
 from service.calibration.apply import OOD_FLAGGED
+from service.metrics import Metrics
 from service.registry.loading import LoadedModel
-from service.registry.registry import Registry
+from service.registry.registry import Registry, State
 from service.registry.verified import VerifiedModel
+from service.scheduling.degrading import Degrading
 from service.scheduling.runner import Runner
 from service.store.collector import Collector
 from service.store.tables import SCORES
-from service.types import Origin
+from service.types import Origin, Priority, SamplePlan
 
 
 class LocalEngine:
     """See `Engine`."""
 
-    def __init__(self, registry: Registry, runner: Runner, collector: Collector) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        runner: Runner,
+        collector: Collector,
+        degrading: Degrading,
+        metrics: Metrics,
+    ) -> None:
         self._registry = registry
         self._runner = runner
         self._collector = collector
+        self._degrading = degrading
+        self._metrics = metrics
 
     @property
     def draining(self) -> bool:
         """See `Engine`."""
         return self._runner.draining
+
+    def check_door(self, timeout_s: float, priority: Priority) -> None:
+        """See `Engine`."""
+        serving = [m.name for m in self._registry.models() if m.state is State.READY]
+        self._runner.check_door(serving, timeout_s, priority)
 
     async def resolve(self, name: str | None, version: int | str | None, key: str) -> VerifiedModel:
         """See `Engine`."""
@@ -46,19 +62,29 @@ class LocalEngine:
         """See `Engine`."""
         loaded = cast(LoadedModel, model)
         keeps = call.keep and self._collector.keeps(loaded.ref.name)
+        plan = self._degraded(loaded, call)
         fields = await self._runner.submit(
             loaded,
             torch.from_numpy(inputs),
-            call.plan,
+            plan,
             {*call.fields, *SCORES} if keeps else call.fields,
             timeout_s=call.timeout_s,
+            priority=call.priority,
             left=left,
             origin=Origin(call.request_id, call.traceparent),
         )
+        if plan != call.plan:
+            self._metrics.degraded_total.labels(loaded.ref.name).inc()
         if keeps:
             flagged = fields.get(OOD_FLAGGED)
             ref = loaded.ref
             self._collector.consider(
                 ref.name, ref.version, inputs, fields, flagged, call.request_id
             )
-        return Computed(fields, call.plan)
+        return Computed(fields, plan)
+
+    def _degraded(self, model: LoadedModel, call: Call) -> SamplePlan | None:
+        if not call.degradable or call.plan is None:
+            return call.plan
+        wait_s = self._runner.wait_s(model.ref.name, call.priority)
+        return self._degrading.plan(call.plan, wait_s, model.sampler.members)

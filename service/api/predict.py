@@ -10,12 +10,12 @@ from fastapi import APIRouter, Request, Response
 from service.api.answers import select, write
 from service.api.bodies import read_request
 from service.api.documentation import describe
-from service.api.engine import compute
+from service.api.engine import Computed, compute
 from service.api.limits import check_work
 from service.api.scope import desk_of, request_id, served_by
 from service.calibration.apply import CALIBRATED_FIELDS
 from service.errors import InvalidInput
-from service.inference.fields import SUMMARY_FIELDS, Fields
+from service.inference.fields import SUMMARY_FIELDS
 from service.registry.manifest import Manifest
 from service.registry.verified import VerifiedModel
 from service.schemas import PredictAnswer, PredictRequest
@@ -24,6 +24,8 @@ from service.types import SamplePlan
 router = APIRouter()
 
 DEFAULT_FIELDS = (*SUMMARY_FIELDS, *CALIBRATED_FIELDS)
+
+_DEGRADED = "many requests were waiting"
 
 
 @router.post("/predict", **describe(PredictRequest, PredictAnswer))
@@ -37,9 +39,11 @@ async def predict(request: Request) -> Response:
     inputs = raw.batch(model.manifest.input)
     adaptive = plan.tolerance is not None
     check_work(request, len(inputs), plan.passes, "max_passes" if adaptive else "passes")
-    computed = await compute(request, model, inputs, plan, wanted, keep=True)
-    fields = computed.fields
-    return write(request, model, select(fields, wanted), head(model, plan, fields))
+    # Who says how many passes, or how exact, gets that or nothing.
+    left_open = body.passes is None and not adaptive
+    computed = await compute(request, model, inputs, plan, wanted, keep=True, degradable=left_open)
+    fields = select(computed.fields, wanted)
+    return write(request, model, fields, head(model, plan, computed))
 
 
 def plan_and_fields(manifest: Manifest, body: PredictRequest) -> tuple[SamplePlan, Sequence[str]]:
@@ -61,15 +65,18 @@ def plan_and_fields(manifest: Manifest, body: PredictRequest) -> tuple[SamplePla
     return plan, wanted
 
 
-def head(model: VerifiedModel, plan: SamplePlan, fields: Fields) -> dict[str, Any]:
+def head(model: VerifiedModel, plan: SamplePlan, computed: Computed) -> dict[str, Any]:
     """What stands before the fields: how often and from where was drawn.
 
     Of a version that was calibrated also whether that holds for these passes: `applied`, or why it
-    was not.
+    was not. Where there were fewer passes than the plan says, `degraded` says so.
     """
-    passes = plan.passes if plan.tolerance is None else fields["passes"]
-    found: dict[str, Any] = {"passes": passes, "seed": plan.seed}
-    if (reason := model.not_calibrated_for(plan)) is not None:
+    followed = computed.plan or plan
+    passes = followed.passes if followed.tolerance is None else computed.fields["passes"]
+    found: dict[str, Any] = {"passes": passes, "seed": followed.seed}
+    if followed.passes != plan.passes:
+        found["degraded"] = {"requested_passes": plan.passes, "reason": _DEGRADED}
+    if (reason := model.not_calibrated_for(followed)) is not None:
         found["calibration"] = f"not applied: {reason}"
     elif model.calibration is not None:
         found["calibration"] = "applied"

@@ -47,6 +47,7 @@ class Prediction:
     task: str
     passes: int | Array
     seed: int
+    degraded: Mapping[str, Any] | None = None
     calibration: str | None = None
     mean: Array | None = None
     std: Array | None = None
@@ -127,7 +128,9 @@ def read_content(response: httpx.Response) -> dict[str, Any]:
 def read_answer(response: httpx.Response) -> dict[str, Any]:
     content = read_content(response)
     if response.headers["Content-Type"] == NPZ:
-        return _ood_together(content)
+        for name in _IN_PARTS:
+            _join_parts(content, name)
+        return content
     if content["task"] == "multilabel" and content.get("mean") is not None:
         content["label"] = np.asarray(content["mean"]) >= 0.5
     if isinstance(content.get("quantiles"), dict):
@@ -146,15 +149,14 @@ def read_answer(response: httpx.Response) -> dict[str, Any]:
     return content
 
 
-def _ood_together(content: dict[str, Any]) -> dict[str, Any]:
-    """The parts of `ood`, which .npz has one by one, as the one field that they are."""
-    parts = {name: content.pop(name) for name in [*content] if name.startswith(_OOD)}
+def _join_parts(content: dict[str, Any], name: str) -> None:
+    """Parts that .npz has one by one, as the one field that they are."""
+    parts = [key for key in content if key.startswith(f"{name}_")]
     if parts:
-        content["ood"] = {name.removeprefix(_OOD): part for name, part in parts.items()}
-    return content
+        content[name] = {key.removeprefix(f"{name}_"): content.pop(key) for key in parts}
 
 
-_OOD = "ood_"
+_IN_PARTS = ("ood", "degraded")
 
 
 _NUMBERS = frozenset(

@@ -54,4 +54,6 @@ def peak_bytes(function: Callable[[], object]) -> int:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether there was no memory for a tensor, on a GPU or here."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return "can't allocate memory" in str(error)

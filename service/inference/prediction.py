@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,27 +83,41 @@ def predict(
         For each request its fields as arrays: [B, C, D...], [B, D...], [T, B, C, D...] or
         [Q, B, C, D...], and the `passes` [B] of each row. None where it was no longer wanted.
     """
-    run = _Run(task, requests, posterior.members)
-    [masks] = {request.plan.masks for request in requests}
-    batch = posterior.open(
-        torch.cat([r.inputs for r in requests]) if len(requests) > 1 else requests[0].inputs,
-        masks,
-        [r.plan.seed for r in requests for _ in range(r.inputs.shape[0])],
-        [n for r in requests for n in r.numbers()],
-    )
-    with torch.inference_mode():
-        run.to_the_end(batch, wanted)
-        return run.answers()
+    run = Prediction(posterior, task, requests, wanted)
+    run.advance()
+    return run.answers()
 
 
-class _Run:
-    """Requests that run together: their rows follow each other, and each leaves when it may."""
+def never() -> bool:
+    """Nobody else waits."""
+    return False
 
-    def __init__(self, task: Task, requests: Sequence[Request], members: int) -> None:
+
+class Prediction:
+    """Requests that run together, as far as they are: each row leaves when it may.
+
+    It may be put aside between two chunks and gone on with later; what is held meanwhile is what
+    comes before the first site, and the sums. All of it happens in one thread.
+
+    Args:
+        posterior: of the model.
+        task: of the model.
+        requests: see `predict`.
+        wanted: see `predict`.
+    """
+
+    def __init__(
+        self,
+        posterior: Posterior,
+        task: Task,
+        requests: Sequence[Request],
+        wanted: Callable[[int], bool] = always,
+    ) -> None:
         self._task = task
         self._requests = requests
         self._progress = Progress(
-            [r.inputs.shape[0] for r in requests], [_stops(r.plan, members) for r in requests]
+            [r.inputs.shape[0] for r in requests],
+            [_stops(r.plan, posterior.members) for r in requests],
         )
         self._statistics = RunningStatistics(task, len(self._progress.passes))
         self._kept = {
@@ -111,9 +125,26 @@ class _Run:
         }
         self._left: set[int] = set()
         self._precision = torch.float32
+        [masks] = {request.plan.masks for request in requests}
+        batch = posterior.open(
+            torch.cat([r.inputs for r in requests]) if len(requests) > 1 else requests[0].inputs,
+            masks,
+            [r.plan.seed for r in requests for _ in range(r.inputs.shape[0])],
+            [n for r in requests for n in r.numbers()],
+        )
+        self._pauses = self._run(batch, wanted)
 
-    def to_the_end(self, batch: OpenRows, wanted: Callable[[int], bool]) -> None:
-        """Run all passes that somebody waits for."""
+    def advance(self, enough: Callable[[], bool] = never) -> bool:
+        """Run all passes that somebody waits for, or until `enough`; whether all are run.
+
+        Args:
+            enough: asked between chunks.
+        """
+        with torch.inference_mode():
+            return not any(enough() for _ in self._pauses)
+
+    def _run(self, batch: OpenRows, wanted: Callable[[int], bool]) -> Iterator[None]:
+        """Gives way between chunks."""
         selected, part = np.arange(len(batch)), batch
         while (segment := self._progress.next()) is not None:
             if not np.array_equal(segment.rows, selected):
@@ -126,8 +157,12 @@ class _Run:
                     self._left.update(gone)
                     self._progress.drop(gone)
                     break
+                if self._progress.lacks(segment):
+                    yield
             else:
                 self._look(segment.passes.stop)
+            if self._progress.live_requests:
+                yield
 
     def _add(self, rows: Rows, passes: range, outputs: Tensor) -> None:
         if outputs.dtype == torch.float64:
@@ -152,7 +187,11 @@ class _Run:
             self._progress.finish(number, rows)
 
     def answers(self) -> list[Fields | None]:
-        """Of each request; None where nobody waited to the end."""
+        """Of each request, once all passes are run; None where nobody waited to the end."""
+        with torch.inference_mode():
+            return self._answers()
+
+    def _answers(self) -> list[Fields | None]:
         waited = [r for i, r in enumerate(self._requests) if i not in self._left]
         if not waited:
             return [None] * len(self._requests)

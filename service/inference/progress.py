@@ -55,6 +55,10 @@ class Progress:
         """Note that these rows have had these passes."""
         self.passes[rows] = passes.stop
 
+    def lacks(self, segment: Segment) -> bool:
+        """Whether some row of the segment has not had all its passes."""
+        return bool(self.passes[segment.rows].min() < segment.passes.stop)
+
     def at_stop(self, request: int, passes: int) -> Rows:
         """Rows of the request that have had exactly so many passes, if it may stop there."""
         place = self.slices[request]

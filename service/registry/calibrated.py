@@ -13,38 +13,55 @@ from service.calibration.artifact import Calibration, stale_for_request
 from service.inference import prediction
 from service.inference.fields import Fields
 from service.inference.posterior import Posterior
-from service.inference.prediction import Request
+from service.inference.prediction import Prediction, Request, never
 from service.types import Task
 
 
-def predict_calibrated(
-    sampler: Posterior,
-    task: Task,
-    calibration: Calibration,
-    requests: Sequence[Request],
-    wanted: Callable[[int], bool],
-) -> list[Fields | None]:
-    """As `prediction.predict`, with the calibrated fields of requests that it holds for."""
-    holds = [stale_for_request(calibration.conditions, r.plan) is None for r in requests]
-    names = {name for r, hold in zip(requests, holds, strict=True) if hold for name in r.fields}
-    needed = apply.needs(calibration, names)
-    answers = prediction.predict(
-        sampler,
-        task,
-        [
-            dataclasses.replace(request, fields={*request.fields, *needed}) if hold else request
-            for request, hold in zip(requests, holds, strict=True)
-        ],
-        wanted,
-    )
-    answered = [
-        (request, fields)
-        for request, fields, hold in zip(requests, answers, holds, strict=True)
-        if hold and fields is not None
-    ]
-    if answered:
-        _add(sampler, task, calibration, names, answered)
-    return answers
+class CalibratedPrediction:
+    """As `prediction.Prediction`, with the calibrated fields of requests that it holds for."""
+
+    def __init__(
+        self,
+        sampler: Posterior,
+        task: Task,
+        calibration: Calibration,
+        requests: Sequence[Request],
+        wanted: Callable[[int], bool],
+    ) -> None:
+        self._sampler = sampler
+        self._task = task
+        self._calibration = calibration
+        self._requests = requests
+        self._holds = [stale_for_request(calibration.conditions, r.plan) is None for r in requests]
+        self._names = {
+            name for r, hold in zip(requests, self._holds, strict=True) if hold for name in r.fields
+        }
+        needed = apply.needs(calibration, self._names)
+        self._sampled = Prediction(
+            sampler,
+            task,
+            [
+                dataclasses.replace(request, fields={*request.fields, *needed}) if hold else request
+                for request, hold in zip(requests, self._holds, strict=True)
+            ],
+            wanted,
+        )
+
+    def advance(self, enough: Callable[[], bool] = never) -> bool:
+        """See `Prediction.advance`."""
+        return self._sampled.advance(enough)
+
+    def answers(self) -> list[Fields | None]:
+        """See `Prediction.answers`."""
+        answers = self._sampled.answers()
+        answered = [
+            (request, fields)
+            for request, fields, hold in zip(self._requests, answers, self._holds, strict=True)
+            if hold and fields is not None
+        ]
+        if answered:
+            _add(self._sampler, self._task, self._calibration, self._names, answered)
+        return answers
 
 
 def _add(

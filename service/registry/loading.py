@@ -36,13 +36,13 @@ from service.inference.graph import GraphNetwork
 from service.inference.masks import member_seed
 from service.inference.outputs import check_outputs, values
 from service.inference.posterior import Posterior
-from service.inference.prediction import Request, always
+from service.inference.prediction import Prediction, Request, always
 from service.inference.sampler import Sampler, build_sampler
 from service.inference.sites import output_tensor
 from service.registry import repository
 from service.registry.archive import FILE as ARCHIVE
 from service.registry.archive import load_archive
-from service.registry.calibrated import predict_calibrated
+from service.registry.calibrated import CalibratedPrediction
 from service.registry.manifest import InputSpec, Manifest
 from service.registry.members import member_files, passes_warnings, read_note
 from service.registry.repository import NOTE, inside, refuse_links_out
@@ -65,15 +65,25 @@ class LoadedModel(VerifiedModel):
 
     sampler: Posterior
 
+    def begin(
+        self, requests: Sequence[Request], wanted: Callable[[int], bool] = always
+    ) -> Prediction | CalibratedPrediction:
+        """A prediction that can be put aside; see `prediction.predict` for what it takes.
+
+        A calibrated version adds `calibration.apply`'s fields.
+        """
+        task = self.manifest.task
+        if self.calibration is None:
+            return Prediction(self.sampler, task, requests, wanted)
+        return CalibratedPrediction(self.sampler, task, self.calibration, requests, wanted)
+
     def predict(
         self, requests: Sequence[Request], wanted: Callable[[int], bool] = always
     ) -> list[Fields | None]:
-        """See `prediction.predict`; a calibrated version adds `calibration.apply`'s fields."""
-        if self.calibration is None:
-            return prediction.predict(self.sampler, self.manifest.task, requests, wanted)
-        return predict_calibrated(
-            self.sampler, self.manifest.task, self.calibration, requests, wanted
-        )
+        """See `prediction.predict`."""
+        run = self.begin(requests, wanted)
+        run.advance()
+        return run.answers()
 
     def evaluate(self, inputs: Tensor) -> Fields:
         """See `prediction.evaluate`."""

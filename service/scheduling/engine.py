@@ -1,4 +1,4 @@
-"""The thread that computes, and nothing else: steps in their order, each to its end.
+"""The thread that computes, and nothing else: steps in their order, a slice of each at a time.
 
 What `run_in_executor` does with two futures, a callback on each and a look at what kind of function
 it was given, is one queue here. That matters because it happens while the engine waits for the
@@ -12,119 +12,129 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
-
-from torch import Tensor
+from queue import SimpleQueue
 
 from service.errors import EngineFailure
-from service.inference.fields import Fields
-from service.inference.prediction import Request
-from service.registry.loading import LoadedModel
-from service.types import UNKNOWN, Origin, SamplePlan
+from service.scheduling.computation import Computation, Outcome
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What the engine needs for one work. `plan` is None for a deterministic pass."""
+class Slice:
+    """What a turn of the engine brought.
 
-    model: LoadedModel
-    inputs: Tensor
-    plan: SamplePlan | None
-    fields: frozenset[str]
-    answer: asyncio.Future[Fields]
-    origin: Origin = UNKNOWN
-
-    @property
-    def wanted(self) -> bool:
-        """Whether somebody still waits for the answer. Any thread may ask."""
-        return not self.answer.done()
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """An answer or why there is none, and its share of the engine's time in seconds.
-
-    There is neither where nobody waits for the answer any more.
+    Args:
+        seconds: that it took.
+        outcomes: of the step's jobs, in their order; None where it was put aside unfinished.
     """
 
-    fields: Fields | None
-    error: Exception | None
     seconds: float
+    outcomes: list[Outcome] | None
 
 
-Told = Callable[[list[Outcome]], None]
-"""Gets the outcomes of a step's jobs, in their order, on the event loop."""
+Told = Callable[[Slice], None]
+"""Gets the slice, on the event loop."""
+
+
+@dataclass(slots=True)
+class _Turn:
+    computation: Computation
+    loop: asyncio.AbstractEventLoop
+    told: Told
+    begun_s: float | None = None
+    delivered: bool = False
+
+    def deliver(self, slice_: Slice) -> None:
+        """Tell, once: a thread may end after it told and before it noted so."""
+        if not self.delivered:
+            self.delivered = True
+            self.told(slice_)
 
 
 class EngineThread:
-    """Computes steps one after the other and tells the event loop of each."""
+    """Computes steps one after the other and tells the event loop of each.
 
-    def __init__(self) -> None:
-        self._steps: SimpleQueue[tuple[Sequence[Job], asyncio.AbstractEventLoop, Told] | None] = (
-            SimpleQueue()
-        )
-        # A step that never ends must not keep the process from ending.
-        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
-        self._thread.start()
+    Should its thread end, by whatever ends threads, `revive` starts another, and only what was
+    being computed is lost: turns leave the queue when they are over, not when they begin.
 
-    def submit(self, jobs: Sequence[Job], told: Told) -> None:
+    Args:
+        slice_s: seconds after which a step is put aside if others wait.
+        others_wait: whether anything does beside what was submitted. Any thread may ask.
+    """
+
+    def __init__(
+        self, slice_s: float = 0.0, others_wait: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._slice_s = slice_s
+        self._others_wait = others_wait
+        self._turns: deque[_Turn] = deque()
+        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._closed = False
+        self._thread = self._start()
+
+    def submit(self, computation: Computation, told: Told) -> None:
         """Have a step computed after those that were submitted before; call from the loop."""
-        self._steps.put((jobs, asyncio.get_running_loop(), told))
+        self._turns.append(_Turn(computation, asyncio.get_running_loop(), told))
+        self._bell.put(None)
 
     def close(self) -> None:
-        """End once the current step is over; what waits is not computed."""
-        with contextlib.suppress(Empty):
-            while True:
-                self._steps.get_nowait()
-        self._steps.put(None)
+        """End once the current slice is over; what waits is not computed."""
+        self._closed = True
+        self._bell.put(None)
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds since the current slice began; 0 where there is none."""
+        try:
+            begun_s = self._turns[0].begun_s
+        except IndexError:
+            return 0.0
+        return 0.0 if begun_s is None else time.monotonic() - begun_s
+
+    def revive(self) -> bool:
+        """Start another thread if this one has ended without being told to; whether it had."""
+        if self._closed or self._thread.is_alive():
+            return False
+        log.critical("the engine's thread ended; another takes its place")
+        if self._turns and self._turns[0].begun_s is not None:
+            lost = self._turns.popleft()
+            failure = EngineFailure("the engine's thread ended while it computed this request")
+            none = [Outcome(None, failure, 0.0) for _ in lost.computation.jobs]
+            _tell(lost, Slice(0.0, none))
+        self._thread = self._start()
+        self._bell.put(None)
+        return True
+
+    def _start(self) -> threading.Thread:
+        # A step that never ends must not keep the process from ending.
+        thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        thread.start()
+        return thread
 
     def _work(self) -> None:
-        while (step := self._steps.get()) is not None:
-            jobs, loop, told = step
-            outcomes = compute(jobs)
-            # A loop that was closed meanwhile has nobody left to tell.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(told, outcomes)
+        while not self._closed:
+            self._bell.get()
+            while self._turns and not self._closed:
+                turn = self._turns[0]
+                self._compute(turn)
+                self._turns.popleft()
+
+    def _compute(self, turn: _Turn) -> None:
+        turn.begun_s = begun_s = time.monotonic()
+        until_s = begun_s + self._slice_s
+
+        def enough() -> bool:
+            return time.monotonic() >= until_s and (len(self._turns) > 1 or self._others_wait())
+
+        outcomes = turn.computation.advance(enough)
+        _tell(turn, Slice(time.monotonic() - begun_s, outcomes))
 
 
-def compute(jobs: Sequence[Job]) -> list[Outcome]:
-    """The outcome of each. If a batch fails its jobs are tried alone, so that one harms none.
-
-    Nothing that a model raises leaves here, not even what ends a program elsewhere.
-    """
-    started = time.perf_counter()
-    try:
-        answers = _compute_together(jobs)
-    except BaseException as error:
-        if len(jobs) > 1:
-            return [outcome for job in jobs for outcome in compute([job])]
-        ref, number = jobs[0].model.ref, jobs[0].origin.request_id
-        about = {"request_id": number, "model": ref.name, "version": ref.version}
-        log.exception("model %s failed on a request", ref, extra=about)
-        failure = EngineFailure(
-            f"the model {ref} failed on these inputs: {type(error).__name__}: {error}"
-        )
-        return [Outcome(None, failure, time.perf_counter() - started)]
-    share = (time.perf_counter() - started) / len(jobs)
-    return [Outcome(answer, None, share) for answer in answers]
-
-
-def _compute_together(jobs: Sequence[Job]) -> list[Fields | None]:
-    first = jobs[0]
-    if first.plan is None:
-        return [first.model.evaluate(first.inputs) if first.wanted else None]
-    # Clients may have left since the step was handed over.
-    live = {number: job for number, job in enumerate(jobs) if job.wanted}
-    requests = [Request(job.inputs, job.plan, job.fields) for job in live.values() if job.plan]
-    numbers = list(live)
-    found = (
-        first.model.predict(requests, lambda place: live[numbers[place]].wanted) if requests else []
-    )
-    answers: list[Fields | None] = [None] * len(jobs)
-    for number, answer in zip(numbers, found, strict=True):
-        answers[number] = answer
-    return answers
+def _tell(turn: _Turn, slice_: Slice) -> None:
+    # A loop that was closed meanwhile has nobody left to tell.
+    with contextlib.suppress(RuntimeError):
+        turn.loop.call_soon_threadsafe(turn.deliver, slice_)

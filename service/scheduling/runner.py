@@ -10,8 +10,10 @@ import asyncio
 import functools
 import itertools
 import logging
+import math
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,16 +21,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.calibration.apply import CALIBRATED_FIELDS, OOD_FLAGGED, OOD_VALUES
-from service.errors import ClientLeft, DeadlineExceeded, EngineFailure, ModelNotReady
+from service.errors import (
+    ClientLeft,
+    DeadlineExceeded,
+    EngineFailure,
+    ModelNotReady,
+    QueueFull,
+    QueueTimeout,
+)
 from service.inference.fields import EVALUATION_FIELDS, FIELDS, Fields
 from service.metrics import Metrics
 from service.registry.loading import LoadedModel
+from service.scheduling.computation import Computation, Job, Outcome
 from service.scheduling.drift import Drift
-from service.scheduling.engine import EngineThread, Job, Outcome
+from service.scheduling.engine import EngineThread, Slice
 from service.scheduling.scheduler import Scheduler
 from service.scheduling.traces import StepTraces
 from service.scheduling.work import Step, Work
-from service.types import UNKNOWN, ModelRef, Origin, SamplePlan
+from service.types import UNKNOWN, ModelRef, Origin, Priority, SamplePlan
 
 if TYPE_CHECKING:
     from service.tracing.spans import Tracing
@@ -36,6 +46,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _DRAINING_RETRY_S = 1.0
+
+_DISPLACED_RETRY_S = 2.0
+_EXPIRED_RETRY_S = 2.0
+_HUNG_RETRY_S = 10.0
+
+_WATCH_S = 0.1
+"""Between two looks at what has waited too long, and whether the engine's thread lives."""
 
 _STEPS = 2
 """Steps that the engine has at most: the one that it computes, and one so that it need not wait for
@@ -53,6 +70,21 @@ _OBSERVED = frozenset({"predictive_entropy", "mutual_information", "variance", "
 _COMPUTED = frozenset({*FIELDS, *CALIBRATED_FIELDS})
 
 
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How long things may take, in seconds.
+
+    Args:
+        queue_timeout_s: that a request may wait for the engine.
+        slice_s: after which a long request is put aside, between two chunks, if others wait.
+        hang_s: for one chunk until the engine counts as hung.
+    """
+
+    queue_timeout_s: float = math.inf
+    slice_s: float = 0.02
+    hang_s: float = math.inf
+
+
 class Runner:
     """Accepts work on the event loop and computes it on one thread.
 
@@ -64,22 +96,58 @@ class Runner:
         scheduler: Scheduler,
         metrics: Metrics,
         drift_rows: int = 1000,
+        times: Times = Times(),
         tracing: Tracing | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._metrics = metrics
+        self._times = times
         self._traces = StepTraces(tracing)
         self._drift = Drift(metrics, drift_rows)
         self._jobs: dict[int, Job] = {}
+        self._computations: dict[int, Computation] = {}
         self._numbers = itertools.count()
-        self._engine = EngineThread()
+        self._engine = EngineThread(times.slice_s, lambda: scheduler.others_wait)
         self._running = 0
         self._wake_planned = False
+        self._watching = False
         self._unfinished = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self.draining = False
         metrics.read_when_asked(lambda: scheduler.size_bytes, lambda: self._unfinished)
+
+    @property
+    def hung_s(self) -> float | None:
+        """Seconds that the engine has spent on one chunk, where it seems never to come back."""
+        busy_s = self._engine.busy_s
+        return busy_s if busy_s > self._times.hang_s else None
+
+    def wait_s(self, model: str, priority: Priority = Priority.NORMAL) -> float:
+        """Estimate of when a request that came now would begin, in seconds."""
+        return self._scheduler.wait_s(model, priority, time.monotonic())
+
+    def check_door(self, models: Collection[str], timeout_s: float, priority: Priority) -> None:
+        """Refuse a request before anything of it is read, where it would be whatever it holds.
+
+        Args:
+            models: that serve.
+            timeout_s: seconds until it is given up.
+            priority: of the request.
+
+        Raises:
+            ModelNotReady: the server is draining, or its engine hangs.
+            QueueFull: too much waits, or more than can be done in that time.
+        """
+        self._check_takes()
+        now_s = time.monotonic()
+        work = Work(
+            *(-1, "", None, 0, 0, 0, now_s),
+            now_s + self._times.queue_timeout_s,
+            now_s + timeout_s,
+            priority,
+        )
+        self._scheduler.check_door(work, models, now_s)
 
     async def submit(
         self,
@@ -89,6 +157,7 @@ class Runner:
         fields: Collection[str] = EVALUATION_FIELDS,
         *,
         timeout_s: float,
+        priority: Priority = Priority.NORMAL,
         left: Callable[[], Awaitable[object]] | None = None,
         origin: Origin = UNKNOWN,
     ) -> Fields:
@@ -100,38 +169,50 @@ class Runner:
             plan: None for a deterministic pass.
             fields: wanted of a prediction; the answer may hold more.
             timeout_s: seconds until it is given up.
+            priority: the higher ones go first.
             left: returns once nobody waits for the answer any more.
             origin: of the request, for logs and traces.
 
         Raises:
-            QueueFull: too much waits.
-            ModelNotReady: the server is draining.
+            QueueFull: too much waits, or more than can be done in that time; also later, when it
+                has to leave for another.
+            QueueTimeout: it waited longer than requests may.
+            ModelNotReady: the server is draining, or its engine hangs.
             DeadlineExceeded: `timeout_s` passed.
             ClientLeft: `left` returned.
             EngineFailure: the model raised on it.
         """
-        if self.draining:
-            raise ModelNotReady(
-                "the server is shutting down and takes no new requests",
-                retry_after_s=_DRAINING_RETRY_S,
-            )
+        self._check_takes()
         loop = asyncio.get_running_loop()
-        number = next(self._numbers)
-        work = self._work(number, model, inputs, plan)
-        self._scheduler.add(work)
+        now_s = time.monotonic()
+        together = (model.generation, plan.masks, inputs.shape[1:]) if plan else None
+        work = Work(
+            next(self._numbers),
+            model.ref.name,
+            # A deterministic pass runs alone: its answer is that of this very batch, bit for bit.
+            together,
+            rows=inputs.shape[0],
+            passes=plan.passes if plan else 1,
+            size_bytes=inputs.nbytes,
+            queued_s=now_s,
+            begin_by_s=now_s + self._times.queue_timeout_s,
+            deadline_s=now_s + timeout_s,
+            priority=priority,
+        )
+        self._give_up(self._scheduler.add(work, now_s), _displaced)
         answer: asyncio.Future[Fields] = loop.create_future()
         computed = _OBSERVED.union(fields).intersection(_COMPUTED)
         if model.calibration is not None:
             computed |= model.calibration.references.keys()
-        self._jobs[number] = Job(model, inputs, plan, computed, answer, origin)
+        self._jobs[work.number] = Job(model, inputs, plan, computed, answer, origin)
         self._started()
         attendant = _Attendant(loop, answer, timeout_s, left)
         try:
             return await answer
         finally:
             attendant.dismiss()
-            self._scheduler.cancel(number)
-            self._jobs.pop(number, None)
+            self._scheduler.cancel(work.number)
+            self._jobs.pop(work.number, None)
             self._finished()
 
     async def drain(self, timeout_s: float) -> bool:
@@ -152,24 +233,25 @@ class Runner:
         """End the engine thread once its current step is over."""
         self._engine.close()
 
-    def _work(
-        self, number: int, model: LoadedModel, inputs: Tensor, plan: SamplePlan | None
-    ) -> Work:
-        # A deterministic pass runs alone: its answer is that of this very batch, bit for bit.
-        together = (model.generation, plan.masks, inputs.shape[1:]) if plan else None
-        return Work(
-            number,
-            model.ref.name,
-            together,
-            rows=inputs.shape[0],
-            passes=plan.passes if plan else 1,
-            size_bytes=inputs.nbytes,
-            queued_s=time.monotonic(),
-        )
+    def _check_takes(self) -> None:
+        if self.draining:
+            raise ModelNotReady(
+                "the server is shutting down and takes no new requests",
+                retry_after_s=_DRAINING_RETRY_S,
+            )
+        if (hung_s := self.hung_s) is not None:
+            raise ModelNotReady(
+                f"the engine has not come back from a model for {hung_s:.0f} seconds; if it never "
+                "does, the server has to be started again (GET /livez says 503 meanwhile)",
+                retry_after_s=_HUNG_RETRY_S,
+            )
 
     def _started(self) -> None:
         self._unfinished += 1
         self._idle.clear()
+        if not self._watching:
+            self._watching = True
+            asyncio.get_running_loop().call_later(_WATCH_S, self._watch)
         if self._running < _STEPS and not self._wake_planned:
             # At the end of this turn, so that requests of one turn share a step.
             self._wake_planned = True
@@ -180,27 +262,57 @@ class Runner:
         if self._unfinished == 0:
             self._idle.set()
 
+    def _watch(self) -> None:
+        """Look after what waits, as long as anything does."""
+        self._watching = self._unfinished > 0
+        if not self._watching:
+            return
+        asyncio.get_running_loop().call_later(_WATCH_S, self._watch)
+        expired = self._scheduler.expire(time.monotonic())
+        self._give_up(expired, functools.partial(_expired, self._times.queue_timeout_s))
+        if self._engine.revive():
+            self._metrics.engine_restarts_total.inc()
+
+    def _give_up(self, works: Collection[Work], why: Callable[[], Exception]) -> None:
+        for work in works:
+            answer = self._jobs[work.number].answer
+            if not answer.done():
+                answer.set_exception(why())
+
     def _wake(self) -> None:
         self._wake_planned = False
         while self._running < _STEPS:
-            ahead = self._running > 0
-            step = self._scheduler.schedule_ahead() if ahead else self._scheduler.schedule()
+            now_s = time.monotonic()
+            if self._running:
+                step = self._scheduler.schedule_ahead(now_s)
+            else:
+                step = self._scheduler.schedule(now_s)
+            self._give_up(self._scheduler.take_hopeless(), _hopeless)
             if step is None:
                 return
             self._start(step)
 
     def _start(self, step: Step) -> None:
         self._running += 1
-        jobs = [self._jobs[work.number] for work in step.works]
-        self._observe_start(step)
-        self._engine.submit(jobs, functools.partial(self._deliver, step, jobs))
+        computation = self._computations.get(step.number)
+        if computation is None:
+            computation = Computation([self._jobs[work.number] for work in step.works])
+            self._computations[step.number] = computation
+            self._observe_start(step)
+        self._engine.submit(computation, functools.partial(self._deliver, step))
 
-    def _deliver(self, step: Step, jobs: list[Job], outcomes: list[Outcome]) -> None:
+    def _deliver(self, step: Step, slice_: Slice) -> None:
         self._running -= 1
-        self._scheduler.finish(step, sum(outcome.seconds for outcome in outcomes))
+        now_s = time.monotonic()
+        if slice_.outcomes is None:
+            self._scheduler.put_aside(step, slice_.seconds, now_s)
+            self._wake()
+            return
+        self._scheduler.finish(step, slice_.seconds, now_s)
+        jobs = self._computations.pop(step.number).jobs
         # The engine goes on before anybody is told: answers are written while it computes.
         self._wake()
-        for job, outcome in zip(jobs, outcomes, strict=True):
+        for job, outcome in zip(jobs, slice_.outcomes, strict=True):
             # The client may have left, or its deadline passed, meanwhile.
             if job.answer.done():
                 continue
@@ -208,7 +320,7 @@ class Runner:
                 job.answer.set_result(outcome.fields)
             else:
                 job.answer.set_exception(outcome.error or EngineFailure("no answer"))
-        self._observe_end(step, jobs, outcomes)
+        self._observe_end(step, jobs, slice_.outcomes)
 
     def _observe_start(self, step: Step) -> None:
         now = time.monotonic()
@@ -220,7 +332,7 @@ class Runner:
         for work in step.works:
             metrics.queue_seconds.observe(now - work.queued_s)
 
-    def _observe_end(self, step: Step, jobs: list[Job], outcomes: list[Outcome]) -> None:
+    def _observe_end(self, step: Step, jobs: Sequence[Job], outcomes: list[Outcome]) -> None:
         self._traces.ended(step, jobs, outcomes)
         model = step.works[0].model
         metrics = self._metrics.of(model)
@@ -246,6 +358,29 @@ class Runner:
             self._drift.observe(jobs[0].model, calibration, calibrated)
             if (flags := _joined(calibrated, OOD_FLAGGED)) is not None:
                 self._metrics.ood_flagged_total.labels(model).inc(int(np.count_nonzero(flags)))
+
+
+def _displaced() -> Exception:
+    return QueueFull(
+        "the queue was full and one of a higher priority, or of a model that had less of the "
+        "queue, came; send it again later",
+        retry_after_s=_DISPLACED_RETRY_S,
+    )
+
+
+def _hopeless() -> Exception:
+    return DeadlineExceeded(
+        "its turn came too late to be done within its deadline, and others wait; send it again "
+        "later, or allow more time (X-Request-Timeout)"
+    )
+
+
+def _expired(queue_timeout_s: float) -> Exception:
+    return QueueTimeout(
+        f"it waited {queue_timeout_s:g} seconds for the engine, the limit "
+        "(CANDOR_QUEUE_TIMEOUT_S), and was not begun; send it again later",
+        retry_after_s=_EXPIRED_RETRY_S,
+    )
 
 
 def _joined(answers: list[Fields], name: str) -> NDArray[Any] | None:

@@ -1,162 +1,449 @@
-"""The policy of what runs next. Pure: no tensors, no awaits, no clock, no thread."""
+"""The policy of what runs next, and of what is let in. Pure: no tensors, no awaits, no clock.
+
+Every time is one of the caller's clock.
+"""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from dataclasses import dataclass, field
+import math
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 
-from service.errors import QueueFull
-from service.scheduling.pace import Pace
+from service.errors import DeadlineUnreachable, QueueFull
+from service.scheduling.lines import MOST_PUT_ASIDE, Lines, PutAside, Total
 from service.scheduling.work import Step, Work
+from service.types import Priority
+
+_LEARNT = 0.1
+"""Share that the last step has in the mean time of a request."""
 
 _RETRY_AFTER_S = 1.0
+_LONGEST_RETRY_S = 10.0
 
 _FULL = 0.5
 """Share of what a step may hold from which on it need not wait for more."""
 
+_OF_DEADLINE = {Priority.HIGH: 0.75, Priority.NORMAL: 0.75, Priority.LOW: 0.5}
+"""Share of its time that a work may be expected to take. Estimates err and a queue that is full up
+to the deadline answers just too late; while this much waits the engine is not short of work."""
 
-@dataclass(slots=True)
-class _Account:
-    """What is known of a model.
+_HEAD_START_S = {Priority.HIGH: 1.0, Priority.NORMAL: 0.0, Priority.LOW: -1.0}
+"""Seconds of the engine that a model may be ahead of the others and still go before them, by the
+priority of what it would have run."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """What may wait; but a work always fits an empty queue.
 
     Args:
-        served_s: engine seconds it had; or, where it had fewer while nothing of it waited, those
-            of the model that had the turn when it came back.
-        pace: of its steps.
+        works: at most.
+        size_bytes: of inputs.
+        cost: rows × passes.
     """
 
-    served_s: float = 0.0
-    pace: Pace = field(default_factory=Pace)
+    works: int
+    size_bytes: int
+    cost: float = math.inf
+
+    def exceeded(self, total: Total, work: Work) -> bool:
+        """Whether a work more would be too much."""
+        return (
+            total.works + 1 > self.works
+            or total.size_bytes + work.size_bytes > self.size_bytes
+            or total.cost + work.cost > self.cost
+        )
+
+    def share(self, total: Total) -> float:
+        """Of the limit that it comes closest to."""
+        return max(
+            total.works / self.works, total.size_bytes / self.size_bytes, total.cost / self.cost
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A step that the engine has.
+
+    Args:
+        expected_s: seconds that it is expected to take.
+        had_s: seconds that it had before it was put aside.
+    """
+
+    expected_s: float
+    had_s: float
 
 
 class Scheduler:
-    """Takes the model that had the least of the engine; of it, the oldest work and what fits.
+    """Takes the model that had the least of the engine; of it, the work that goes first and what
+    fits beside it.
 
     The engine's time is shared, not its turns: of two models that always wait, one is never ahead
-    of the other by more than one step, whatever their requests cost. A model of which nothing
-    waited saves nothing up meanwhile.
+    of the other by more than one step, whatever their requests cost, and one with requests of high
+    priority by a second more (`_HEAD_START_S`). A model of which nothing waited saves nothing up
+    meanwhile. A step that takes longer than steps should may be put aside (`put_aside`); its
+    model's turns then go to it and to what waits in turn.
 
-    Works of one batch key keep their order: a step ends before the first that does not fit.
+    Works of one batch key and priority keep their order: a step ends before the first that does
+    not fit.
+
+    Where the queue is full a work displaces what has a lower priority, the last that came first;
+    or, where its own model holds less than its share, the last of the model that holds most.
 
     Args:
         batch_cost: rows × passes of a step at most.
         batch_s: seconds that a step should take at most, by what the model's steps took before
             (see `Pace`). A single work above either gets a step of its own.
-        max_works: that may wait; one more is refused.
-        max_bytes: of inputs that may wait; but a work always fits an empty queue.
+        limits: of what may wait.
     """
 
-    def __init__(self, batch_cost: int, batch_s: float, max_works: int, max_bytes: int) -> None:
+    def __init__(self, batch_cost: int, batch_s: float, limits: QueueLimits) -> None:
         self._batch_cost = batch_cost
         self._batch_s = batch_s
-        self._max_works = max_works
-        self._max_bytes = max_bytes
-        self._queues: OrderedDict[str, OrderedDict[int, Work]] = OrderedDict()
-        self._models: dict[int, str] = {}
-        self._bytes = 0
-        self._accounts: dict[str, _Account] = {}
+        self._limits = limits
+        self._models: dict[str, Lines] = {}
+        self._waiting: dict[str, Lines] = {}
+        self._works: dict[int, Work] = {}
+        self._total = Total()
+        self._hopeless: list[Work] = []
         self._turn_s = 0.0
+        self._given: dict[int, _Given] = {}
+        self._given_since_s = 0.0
+        self._each_s = 0.0
+        self._promised_s = 0.0
 
     def __len__(self) -> int:
-        return len(self._models)
+        return len(self._works)
 
     @property
     def size_bytes(self) -> int:
         """Of the inputs that wait."""
-        return self._bytes
+        return self._total.size_bytes
+
+    @property
+    def others_wait(self) -> bool:
+        """Whether the engine has something else to do than what it does. Any thread may ask."""
+        return bool(self._waiting)
 
     def depth(self, model: str) -> int:
         """How many works of a model wait."""
-        return len(self._queues.get(model, ()))
+        lines = self._models.get(model)
+        return 0 if lines is None else lines.total.works
 
-    def add(self, work: Work) -> None:
-        """Queue a work.
+    # Letting in
+
+    def add(self, work: Work, now_s: float) -> list[Work]:
+        """Queue a work; those that had to leave for it.
 
         Raises:
-            QueueFull: too many works, or too many bytes, wait already.
+            DeadlineUnreachable: by what is known, its answer would come too late.
+            QueueFull: too many works, too many bytes or too much to compute waits already.
         """
-        if len(self) >= self._max_works:
-            raise QueueFull(
-                f"{len(self)} requests are waiting, the limit (CANDOR_QUEUE_REQUESTS)",
-                retry_after_s=_RETRY_AFTER_S,
+        self._check_time(work, now_s)
+        displaced = self._make_room(work, now_s)
+        for other in displaced:
+            self._take(other)
+        lines = self._models.setdefault(work.model, Lines())
+        self._enter(work.model, lines)
+        lines.add(work)
+        self._works[work.number] = work
+        self._total.add(work)
+        return displaced
+
+    def check_door(self, work: Work, models: Collection[str], now_s: float) -> None:
+        """Refuse what would be refused whichever of these models it is for.
+
+        Args:
+            work: of no rows, and of any name; what is known before its body is read.
+            models: that serve.
+            now_s: the time.
+
+        Raises:
+            DeadlineUnreachable: see `add`.
+            QueueFull: see `add`.
+        """
+        if not models or any(name not in self._waiting for name in models):
+            return
+        if self._limits.exceeded(self._total, work) and not self._lower(work.priority):
+            fair = 1.0 / len(self._waiting)
+            if all(self._limits.share(self._models[name].total) >= fair for name in models):
+                raise self._full(work, now_s)
+        soonest_s = min(self._end_s(name, None, work.priority, now_s) for name in models)
+        self._check_end(work, soonest_s, 0.0, now_s)
+
+    def wait_s(self, model: str, priority: Priority, now_s: float) -> float:
+        """Estimate of when a work that came now would begin, in seconds."""
+        return self._end_s(model, None, priority, now_s)
+
+    def _check_time(self, work: Work, now_s: float) -> None:
+        if self._waiting or self._given:
+            end_s = self._end_s(work.model, work, work.priority, now_s)
+            self._check_end(work, end_s, self._own_s(work), now_s)
+
+    def _check_end(self, work: Work, end_s: float, own_s: float, now_s: float) -> None:
+        begin_s = max(0.0, end_s - own_s)
+        may_take_s = _OF_DEADLINE[work.priority] * (work.deadline_s - now_s)
+        late_s = min(end_s - may_take_s, begin_s)
+        late_s = max(late_s, begin_s - (work.begin_by_s - now_s))
+        if late_s > 0:
+            raise DeadlineUnreachable(
+                f"what waits would take until {end_s:.2g} seconds from now, and this request has "
+                f"{min(work.deadline_s, work.begin_by_s) - now_s:.3g} seconds; send it again "
+                "later, allow more time (X-Request-Timeout), or send fewer rows or passes",
+                retry_after_s=self._promise(late_s, now_s),
             )
-        if self._models and self._bytes + work.size_bytes > self._max_bytes:
-            raise QueueFull(
-                f"{self._bytes} bytes of inputs are waiting, and {work.size_bytes} more are over "
-                f"the limit of {self._max_bytes} (CANDOR_QUEUE_BYTES)",
-                retry_after_s=_RETRY_AFTER_S,
+
+    def _own_s(self, work: Work) -> float:
+        lines = self._lines_of(work.model)
+        return (lines.alone if work.batch_key is None else lines.batches).seconds(work.cost)
+
+    def _end_s(self, model: str, work: Work | None, priority: Priority, now_s: float) -> float:
+        """Estimate of the seconds until what waits of the model, and one work more, is done.
+
+        Until then every other model had as much of the engine, where as much of it waits.
+        """
+        lines = self._lines_of(model)
+        own_s = lines.waiting_s(self._room(model), priority, work)
+        others_s = min(self._given_s(now_s), own_s + self._batch_s)
+        for name, other in self._waiting.items():
+            if name != model:
+                others_s += min(other.waiting_s(self._room(name)), own_s)
+            if other.put_aside:
+                others_s += min(other.put_aside_s(), own_s)
+        return own_s + others_s
+
+    def _given_s(self, now_s: float) -> float:
+        """Estimate of what the engine still has to do for the steps that it was given."""
+        expected_s = [given.expected_s for given in self._given.values()]
+        if not expected_s:
+            return 0.0
+        return max(0.0, expected_s[0] - (now_s - self._given_since_s)) + sum(expected_s[1:])
+
+    def _promise(self, late_s: float, now_s: float) -> float:
+        """Seconds until there would be room for a work, if those that were sent away before it
+        come back as they were told.
+
+        They are told different times, so that they do not come back all at once to a queue that has
+        room for one.
+        """
+        first_s = now_s + late_s
+        promised_s = max(first_s, self._promised_s)
+        if promised_s - now_s > _LONGEST_RETRY_S:
+            promised_s = first_s
+        self._promised_s = promised_s + self._each_s
+        return min(promised_s - now_s, _LONGEST_RETRY_S)
+
+    def _make_room(self, work: Work, now_s: float) -> list[Work]:
+        """Works to leave for this one; none is harmed where they are not enough."""
+        if not self._works or not self._limits.exceeded(self._total, work):
+            return []
+        left = replace(self._total)
+        leaving = []
+        for other in self._may_be_displaced(work):
+            leaving.append(other)
+            left.add(other, -1)
+            if not left.works or not self._limits.exceeded(left, work):
+                return leaving
+        raise self._full(work, now_s)
+
+    def _lower(self, priority: Priority) -> bool:
+        return any(
+            next(lines.youngest(low), None) is not None
+            for low in Priority
+            if low > priority
+            for lines in self._waiting.values()
+        )
+
+    def _may_be_displaced(self, work: Work) -> Iterator[Work]:
+        largest = sorted(
+            self._waiting.values(), key=lambda lines: self._limits.share(lines.total), reverse=True
+        )
+        for low in reversed(Priority):
+            if low > work.priority:
+                for lines in largest:
+                    yield from lines.youngest(low)
+        own = self._lines_of(work.model)
+        fair = 1.0 / len({*self._waiting, work.model})
+        if largest[0] is own or self._limits.share(own.total) >= fair:
+            return
+        left = replace(largest[0].total)
+        for other in largest[0].youngest(work.priority):
+            left.add(other, -1)
+            if self._limits.share(left) < fair:
+                return
+            yield other
+
+    def _full(self, work: Work, now_s: float) -> QueueFull:
+        limits, total = self._limits, self._total
+        if total.works + 1 > limits.works:
+            what = f"{total.works} requests are waiting, the limit (CANDOR_QUEUE_REQUESTS)"
+        elif total.size_bytes + work.size_bytes > limits.size_bytes:
+            what = (
+                f"{total.size_bytes} bytes of inputs are waiting, and {work.size_bytes} more are "
+                f"over the limit of {limits.size_bytes} (CANDOR_QUEUE_BYTES)"
             )
-        queue = self._queues.get(work.model)
-        if queue is None:
-            queue = self._queues[work.model] = OrderedDict()
-            account = self._accounts.setdefault(work.model, _Account())
-            account.served_s = max(account.served_s, self._turn_s)
-        queue[work.number] = work
-        self._models[work.number] = work.model
-        self._bytes += work.size_bytes
+        else:
+            what = (
+                f"{total.cost} rows x passes are waiting, and {work.cost} more are over the limit "
+                f"of {limits.cost} (CANDOR_QUEUE_WORK)"
+            )
+        return QueueFull(
+            what,
+            retry_after_s=self._promise(self._each_s, now_s) if self._each_s else _RETRY_AFTER_S,
+        )
+
+    # Taking out
 
     def cancel(self, number: int) -> bool:
         """Forget a work that waits; whether it did."""
-        model = self._models.get(number)
-        if model is None:
+        work = self._works.get(number)
+        if work is None:
             return False
-        self._take(self._queues[model][number])
+        self._take(work)
         return True
 
-    def schedule(self) -> Step | None:
-        """The next step, taken off the queue; None where nothing waits."""
-        return self._next(full=False)
+    def expire(self, now_s: float) -> list[Work]:
+        """Take out what should have begun by now."""
+        found = [work for work in self._works.values() if work.begin_by_s <= now_s]
+        for work in found:
+            self._take(work)
+        return found
 
-    def schedule_ahead(self) -> Step | None:
+    def take_hopeless(self) -> list[Work]:
+        """Works whose turn came too late for their deadline, given up for others that wait."""
+        found, self._hopeless = self._hopeless, []
+        return found
+
+    def schedule(self, now_s: float) -> Step | None:
+        """The next step, taken off the queue; None where nothing waits.
+
+        One that was put aside comes again as the same step.
+        """
+        return self._next(now_s, full=False)
+
+    def schedule_ahead(self, now_s: float) -> Step | None:
         """A step to follow the one that runs, where waiting for that one's end would not change it.
 
         It has to be as good as full, and no other model may wait whose turn it could become.
         """
-        return self._next(full=True) if len(self._queues) == 1 else None
+        return self._next(now_s, full=True) if len(self._waiting) == 1 else None
 
-    def _next(self, *, full: bool) -> Step | None:
-        if not self._queues:
+    def _next(self, now_s: float, *, full: bool) -> Step | None:
+        if not self._waiting:
             return None
-        model = min(self._queues, key=lambda name: self._accounts[name].served_s)
-        account = self._accounts[model]
-        self._turn_s = account.served_s
-        room = min(self._batch_cost, account.pace.cost_within(self._batch_s))
-        chosen = self._fill(list(self._queues[model].values()), room)
-        if full and sum(work.cost for work in chosen) < _FULL * room:
+        model = min(self._waiting, key=self._turn_of)
+        lines = self._waiting[model]
+        if lines.put_aside and (full or self._continues(lines)):
+            return None if full else self._continue(model, lines, now_s)
+        chosen, late = self._fill(model, lines, now_s)
+        if full and sum(work.cost for work in chosen) < _FULL * self._room(model):
             return None
-        for work in chosen:
+        self._turn_s = lines.served_s
+        lines.continued_last = False
+        for work in (*chosen, *late):
             self._take(work)
-        if model in self._queues:
-            # Models that had equally much, as at the start, take turns.
-            self._queues.move_to_end(model)
-        return Step(tuple(chosen))
+        self._hopeless += late
+        step = Step(tuple(chosen))
+        self._give(step, _Given(lines.seconds_of(step), 0.0), now_s)
+        return step
 
-    def finish(self, step: Step, seconds: float) -> None:
-        """Note how long the engine took for a step."""
-        first = step.works[0]
-        account = self._accounts[first.model]
-        account.served_s += seconds
-        if first.batch_key is not None:
-            account.pace.learn(step.cost, seconds)
+    def _turn_of(self, model: str) -> float:
+        lines = self._waiting[model]
+        first = lines.first()
+        return lines.served_s - (0.0 if first is None else _HEAD_START_S[first.priority])
 
     @staticmethod
-    def _fill(waiting: list[Work], room: float) -> list[Work]:
-        first = waiting[0]
-        chosen, cost = [first], first.cost
-        if first.batch_key is None:
-            return chosen
-        for work in waiting[1:]:
-            if work.batch_key == first.batch_key:
-                cost += work.cost
-                if cost > room:
-                    break
-                chosen.append(work)
-        return chosen
+    def _continues(lines: Lines) -> bool:
+        """Whether the model's turn goes to what was put aside: every other one."""
+        if not lines.total.works or len(lines.put_aside) >= MOST_PUT_ASIDE:
+            return True
+        return not lines.continued_last
+
+    def _continue(self, model: str, lines: Lines, now_s: float) -> Step:
+        self._turn_s = lines.served_s
+        lines.continued_last = True
+        aside = lines.put_aside.popleft()
+        if not lines.waits:
+            del self._waiting[model]
+        rest_s = max(0.0, lines.seconds_of(aside.step) - aside.had_s)
+        self._give(aside.step, _Given(rest_s, aside.had_s), now_s)
+        return aside.step
+
+    def _give(self, step: Step, given: _Given, now_s: float) -> None:
+        if not self._given:
+            self._given_since_s = now_s
+        self._given[step.number] = given
+        model = step.works[0].model
+        if model in self._waiting:
+            # Models that had equally much, as at the start, take turns.
+            self._waiting[model] = self._waiting.pop(model)
+
+    def finish(self, step: Step, seconds: float, now_s: float) -> None:
+        """Note that a step is done.
+
+        Args:
+            step: it.
+            seconds: that the engine took for it since it was given out last.
+            now_s: the time.
+        """
+        lines, whole_s = self._end(step, seconds, now_s)
+        lines.learn(step, whole_s)
+        each_s = whole_s / len(step.works)
+        self._each_s += _LEARNT * (each_s - self._each_s) if self._each_s else each_s
+
+    def put_aside(self, step: Step, seconds: float, now_s: float) -> None:
+        """Note that a step has had its turn and is not done; see `finish`."""
+        lines, had_s = self._end(step, seconds, now_s)
+        self._enter(step.works[0].model, lines)
+        lines.put_aside.append(PutAside(step, had_s))
+
+    def _end(self, step: Step, seconds: float, now_s: float) -> tuple[Lines, float]:
+        given = self._given.pop(step.number)
+        self._given_since_s = now_s
+        lines = self._models[step.works[0].model]
+        lines.served_s += seconds
+        return lines, given.had_s + seconds
+
+    def _enter(self, model: str, lines: Lines) -> None:
+        if model not in self._waiting:
+            self._waiting[model] = lines
+            lines.served_s = max(lines.served_s, self._turn_s)
+
+    def _fill(self, model: str, lines: Lines, now_s: float) -> tuple[list[Work], list[Work]]:
+        """Works that run together, the first and those of its key that fit; and on the way to them
+        those that could not be done in time any more.
+
+        One work runs whatever is expected of it: the estimate may be wrong.
+        """
+        chosen: list[Work] = []
+        late: list[Work] = []
+        cost, room = 0, self._room(model)
+        for work in lines.in_order():
+            if chosen and work.batch_key != chosen[0].batch_key:
+                continue
+            if now_s + self._own_s(work) > work.deadline_s:
+                late.append(work)
+                continue
+            cost += work.cost
+            if chosen and cost > room:
+                break
+            chosen.append(work)
+            if work.batch_key is None:
+                break
+        return (chosen, late) if chosen else ([late.pop()], late)
 
     def _take(self, work: Work) -> None:
-        queue = self._queues[work.model]
-        del queue[work.number]
-        if not queue:
-            del self._queues[work.model]
-        del self._models[work.number]
-        self._bytes -= work.size_bytes
+        lines = self._models[work.model]
+        lines.remove(work)
+        if not lines.waits:
+            del self._waiting[work.model]
+        del self._works[work.number]
+        self._total.add(work, -1)
+
+    def _lines_of(self, model: str) -> Lines:
+        return self._models.get(model) or Lines()
+
+    def _room(self, model: str) -> float:
+        """Rows × passes of a step of the model."""
+        within = self._lines_of(model).batches.cost_within(self._batch_s)
+        return min(self._batch_cost, within)

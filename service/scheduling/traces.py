@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from service.scheduling.engine import Job, Outcome
+from service.scheduling.computation import Job, Outcome
 from service.scheduling.work import Step
 from service.tracing import Attributes, Part
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass
+
+from service.types import Priority
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One request that waits.
+    """One request that waits. Times are those of one monotonic clock.
 
     Args:
         number: unique.
@@ -17,7 +20,10 @@ class Work:
         rows: B.
         passes: T; 1 for a deterministic pass.
         size_bytes: of its inputs.
-        queued_s: when it came (monotonic clock).
+        queued_s: when it came.
+        begin_by_s: it is given up if it still waits then.
+        deadline_s: nobody waits for its answer after that.
+        priority: of its request.
     """
 
     number: int
@@ -27,6 +33,9 @@ class Work:
     passes: int
     size_bytes: int
     queued_s: float
+    begin_by_s: float = math.inf
+    deadline_s: float = math.inf
+    priority: Priority = Priority.NORMAL
 
     @property
     def cost(self) -> int:
@@ -36,9 +45,14 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Works that run together next, all of one batch key, in the order they came."""
+    """Works that run together next, all of one batch key, in the order they go."""
 
     works: tuple[Work, ...]
+
+    @property
+    def number(self) -> int:
+        """That of its first work: a step's own, since every work is in one step."""
+        return self.works[0].number
 
     @property
     def rows(self) -> int:

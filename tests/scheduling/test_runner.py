@@ -13,12 +13,12 @@ import torch
 from service.errors import ClientLeft, EngineFailure
 from service.inference.devices import Resources
 from service.inference.fields import Fields
-from service.inference.prediction import Request
+from service.inference.prediction import Prediction, Request
 from service.metrics import Metrics
 from service.registry.loading import LoadedModel
 from service.registry.registry import Registry
 from service.scheduling.runner import Runner
-from service.scheduling.scheduler import Scheduler
+from service.scheduling.scheduler import QueueLimits, Scheduler
 from service.types import Masks, SamplePlan
 from tests.repositories import SLOW, build_network, write_model
 
@@ -39,7 +39,7 @@ def loaded(root: Path) -> LoadedModel:
 
 
 def runner() -> Runner:
-    return Runner(Scheduler(100_000, 1.0, max_works=100, max_bytes=10**9), Metrics())
+    return Runner(Scheduler(100_000, 1.0, QueueLimits(100, 10**9)), Metrics())
 
 
 def plan(seed: int) -> SamplePlan:
@@ -129,7 +129,7 @@ def test_two_loads_of_one_version_never_share_a_step(slow: LoadedModel, tmp_path
 
 
 def test_the_engine_has_its_next_full_step_before_it_is_done_with_one(slow: LoadedModel) -> None:
-    scheduler = Scheduler(3, 1.0, max_works=100, max_bytes=10**9)
+    scheduler = Scheduler(3, 1.0, QueueLimits(100, 10**9))
     own = Runner(scheduler, Metrics())
     waiting: list[int] = []
 
@@ -151,16 +151,16 @@ def test_the_engine_has_its_next_full_step_before_it_is_done_with_one(slow: Load
 def test_a_model_that_ends_the_program_ends_its_own_request_and_nothing_else(
     slow: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = Runner(Scheduler(3, 1.0, max_works=100, max_bytes=10**9), Metrics())
+    own = Runner(Scheduler(3, 1.0, QueueLimits(100, 10**9)), Metrics())
 
-    def leave(*_: object) -> list[Fields | None]:
+    def leave(*_: object) -> Prediction:
         raise SystemExit(3)
 
     async def ask() -> Fields:
         return await own.submit(slow, torch.tensor([[1.0]]), plan(0), ["mean"], timeout_s=30.0)
 
     with monkeypatch.context() as broken:
-        broken.setattr(LoadedModel, "predict", leave)
+        broken.setattr(LoadedModel, "begin", leave)
         with pytest.raises(EngineFailure, match="SystemExit: 3"):
             asyncio.run(ask())
     assert asyncio.run(ask())["mean"] is not None
@@ -170,7 +170,7 @@ def test_a_model_that_ends_the_program_ends_its_own_request_and_nothing_else(
 def test_a_step_that_was_handed_over_is_not_run_once_its_client_has_left(
     slow: LoadedModel,
 ) -> None:
-    own = Runner(Scheduler(3, 1.0, max_works=100, max_bytes=10**9), Metrics())
+    own = Runner(Scheduler(3, 1.0, QueueLimits(100, 10**9)), Metrics())
 
     async def crowd() -> list[Fields | BaseException]:
         leave = asyncio.Event()

@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import QueueFull
-from service.scheduling.scheduler import Scheduler
+from service.scheduling.scheduler import QueueLimits, Scheduler
 from service.scheduling.work import Step, Work
+
+NOW = 0.0
 
 
 def work(
@@ -24,12 +26,12 @@ def work(
 
 
 def roomy(batch_cost: int = 100, batch_s: float = 1.0) -> Scheduler:
-    return Scheduler(batch_cost, batch_s, max_works=1000, max_bytes=10**9)
+    return Scheduler(batch_cost, batch_s, QueueLimits(1000, 10**9))
 
 
 def steps(scheduler: Scheduler) -> list[Step]:
     found = []
-    while (step := scheduler.schedule()) is not None:
+    while (step := scheduler.schedule(NOW)) is not None:
         found.append(step)
     return found
 
@@ -51,7 +53,7 @@ def test_everything_that_was_not_cancelled_runs_once_in_order(
     scheduler = roomy(batch_cost)
     added = [work(n, *spec) for n, spec in enumerate(specs)]
     for each in added:
-        scheduler.add(each)
+        scheduler.add(each, NOW)
     for number in cancelled:
         assert scheduler.cancel(number) == (number < len(added))
         assert not scheduler.cancel(number)
@@ -73,80 +75,80 @@ def test_everything_that_was_not_cancelled_runs_once_in_order(
 def test_works_that_may_run_together_do() -> None:
     scheduler = roomy(batch_cost=100)
     for number in range(12):
-        scheduler.add(work(number))
+        scheduler.add(work(number), NOW)
     assert [len(step.works) for step in steps(scheduler)] == [10, 2]
 
 
 def test_a_work_above_the_budget_runs_alone() -> None:
     scheduler = roomy(batch_cost=5)
-    scheduler.add(work(0))
-    scheduler.add(work(1))
+    scheduler.add(work(0), NOW)
+    scheduler.add(work(1), NOW)
     assert [[w.number for w in s.works] for s in steps(scheduler)] == [[0], [1]]
 
 
 def test_an_order_is_kept_even_where_a_later_work_would_fit() -> None:
     scheduler = roomy(batch_cost=100)
     for number, rows in enumerate([5, 6, 1]):
-        scheduler.add(work(number, rows=rows))
+        scheduler.add(work(number, rows=rows), NOW)
     assert [[w.number for w in s.works] for s in steps(scheduler)] == [[0], [1, 2]]
 
 
 def test_a_step_is_filled_up_to_the_seconds_that_its_cost_took_before() -> None:
     scheduler = roomy(batch_cost=10_000, batch_s=0.55)
     for number in range(100):
-        scheduler.add(work(number))
-    learnt = scheduler.schedule()
+        scheduler.add(work(number), NOW)
+    learnt = scheduler.schedule(NOW)
     assert learnt is not None
     assert len(learnt.works) == 100  # nothing is known yet
-    scheduler.finish(learnt, seconds=10.0)  # 0.1 s a work
-    scheduler.add(work(0))
-    alone = scheduler.schedule()
+    scheduler.finish(learnt, seconds=10.0, now_s=NOW)  # 0.1 s a work
+    scheduler.add(work(0), NOW)
+    alone = scheduler.schedule(NOW)
     assert alone is not None
-    scheduler.finish(alone, seconds=0.1)
+    scheduler.finish(alone, seconds=0.1, now_s=NOW)
     for number in range(12):
-        scheduler.add(work(number))
+        scheduler.add(work(number), NOW)
     assert [len(step.works) for step in steps(scheduler)] == [5, 5, 2]
 
 
 def test_a_work_that_takes_longer_than_a_step_should_runs_alone() -> None:
     scheduler = roomy(batch_cost=10_000, batch_s=0.5)
-    scheduler.add(work(0))
-    first = scheduler.schedule()
+    scheduler.add(work(0), NOW)
+    first = scheduler.schedule(NOW)
     assert first is not None
-    scheduler.finish(first, seconds=0.1)
-    scheduler.add(work(1, rows=100))
-    scheduler.add(work(2))
+    scheduler.finish(first, seconds=0.1, now_s=NOW)
+    scheduler.add(work(1, rows=100), NOW)
+    scheduler.add(work(2), NOW)
     assert [[w.number for w in s.works] for s in steps(scheduler)] == [[1], [2]]
 
 
 def test_what_runs_alone_teaches_nothing_of_batches() -> None:
     scheduler = roomy(batch_cost=10_000, batch_s=0.5)
-    scheduler.add(work(0, key=None))
-    alone = scheduler.schedule()
+    scheduler.add(work(0, key=None), NOW)
+    alone = scheduler.schedule(NOW)
     assert alone is not None
-    scheduler.finish(alone, seconds=100.0)
+    scheduler.finish(alone, seconds=100.0, now_s=NOW)
     for number in range(1, 13):
-        scheduler.add(work(number))
+        scheduler.add(work(number), NOW)
     assert [len(step.works) for step in steps(scheduler)] == [12]
 
 
 def test_only_a_step_that_is_as_good_as_full_is_taken_ahead() -> None:
     scheduler = roomy(batch_cost=100)
     for number in range(4):
-        scheduler.add(work(number))
-    assert scheduler.schedule_ahead() is None
-    scheduler.add(work(4))
-    ahead = scheduler.schedule_ahead()
+        scheduler.add(work(number), NOW)
+    assert scheduler.schedule_ahead(NOW) is None
+    scheduler.add(work(4), NOW)
+    ahead = scheduler.schedule_ahead(NOW)
     assert ahead is not None
     assert [w.number for w in ahead.works] == [0, 1, 2, 3, 4]
-    assert scheduler.schedule_ahead() is None
+    assert scheduler.schedule_ahead(NOW) is None
 
 
 def test_nothing_is_taken_ahead_while_another_model_waits_for_its_turn() -> None:
     scheduler = roomy(batch_cost=100)
-    scheduler.add(work(0, "a", rows=10))
-    scheduler.add(work(1, "b", rows=10))
-    assert scheduler.schedule_ahead() is None
+    scheduler.add(work(0, "a", rows=10), NOW)
+    scheduler.add(work(1, "b", rows=10), NOW)
+    assert scheduler.schedule_ahead(NOW) is None
     assert len(scheduler) == 2
 
 
@@ -160,11 +162,11 @@ class Engine:
         self.longest_s = 0.0
 
     def step(self) -> Step:
-        step = self.scheduler.schedule()
+        step = self.scheduler.schedule(NOW)
         assert step is not None
         model = step.works[0].model
         seconds = step.cost * self.seconds_of[model]
-        self.scheduler.finish(step, seconds)
+        self.scheduler.finish(step, seconds, NOW)
         self.served_s[model] += seconds
         self.longest_s = max(self.longest_s, seconds)
         return step
@@ -181,8 +183,8 @@ def test_two_models_that_always_wait_share_the_engine_within_one_step(
 ) -> None:
     engine = Engine(roomy(1000, batch_s), {"a": a_s, "b": b_s})
     for number, (of_a, of_b) in enumerate(rows):
-        engine.scheduler.add(work(2 * number, "a", rows=of_a))
-        engine.scheduler.add(work(2 * number + 1, "b", rows=of_b))
+        engine.scheduler.add(work(2 * number, "a", rows=of_a), NOW)
+        engine.scheduler.add(work(2 * number + 1, "b", rows=of_b), NOW)
     while engine.scheduler.depth("a") and engine.scheduler.depth("b"):
         engine.step()
         served_a_s, served_b_s = engine.served_s.values()
@@ -199,10 +201,10 @@ def test_once_the_cost_is_known_no_step_takes_longer_than_it_should(
 ) -> None:
     engine = Engine(roomy(10_000, batch_s), {"a": seconds})
     for size in (1, 2):
-        engine.scheduler.add(work(0, "a", rows=size))
+        engine.scheduler.add(work(0, "a", rows=size), NOW)
         engine.step()
     for number, of_one in enumerate(rows, start=1):
-        engine.scheduler.add(work(number, "a", rows=of_one))
+        engine.scheduler.add(work(number, "a", rows=of_one), NOW)
     while len(engine.scheduler):
         step = engine.step()
         assert step.cost * seconds <= batch_s * (1 + 1e-9) or len(step.works) == 1
@@ -211,11 +213,11 @@ def test_once_the_cost_is_known_no_step_takes_longer_than_it_should(
 def test_a_model_saves_nothing_up_while_it_idles() -> None:
     engine = Engine(roomy(batch_cost=10), {"a": 1.0, "b": 1.0})
     for number in range(20):
-        engine.scheduler.add(work(number, "a"))
+        engine.scheduler.add(work(number, "a"), NOW)
     for _ in range(10):
         engine.step()
     for number in range(20, 30):
-        engine.scheduler.add(work(number, "b"))
+        engine.scheduler.add(work(number, "b"), NOW)
     turns = "".join(engine.step().works[0].model for _ in range(10))
     assert turns.count("a") == turns.count("b") == 5
 
@@ -223,43 +225,43 @@ def test_a_model_saves_nothing_up_while_it_idles() -> None:
 def test_models_take_turns() -> None:
     scheduler = roomy(batch_cost=10)
     for number in range(6):
-        scheduler.add(work(number, "a" if number < 4 else "b"))
+        scheduler.add(work(number, "a" if number < 4 else "b"), NOW)
     assert [step.works[0].model for step in steps(scheduler)] == ["a", "b", "a", "b", "a", "a"]
 
 
 def test_other_keys_of_a_model_wait_their_turn() -> None:
     scheduler = roomy()
     for number, key in enumerate([0, 1, 0, 1]):
-        scheduler.add(work(number, key=key))
+        scheduler.add(work(number, key=key), NOW)
     assert [[w.number for w in s.works] for s in steps(scheduler)] == [[0, 2], [1, 3]]
 
 
 def test_a_full_queue_refuses_by_count_and_takes_again_when_there_is_room() -> None:
-    scheduler = Scheduler(100, 1.0, max_works=2, max_bytes=10**9)
-    scheduler.add(work(0, key=0))
-    scheduler.add(work(1, key=1))
+    scheduler = Scheduler(100, 1.0, QueueLimits(2, 10**9))
+    scheduler.add(work(0, key=0), NOW)
+    scheduler.add(work(1, key=1), NOW)
     with pytest.raises(QueueFull, match="2 requests are waiting") as caught:
-        scheduler.add(work(2))
+        scheduler.add(work(2), NOW)
     assert caught.value.retry_after_s
-    scheduler.schedule()
-    scheduler.add(work(3))
+    scheduler.schedule(NOW)
+    scheduler.add(work(3), NOW)
     assert len(scheduler) == 2
 
 
 def test_a_full_queue_refuses_by_bytes_but_never_what_comes_to_an_empty_one() -> None:
-    scheduler = Scheduler(100, 1.0, max_works=10, max_bytes=100)
-    scheduler.add(work(0, size_bytes=500))
+    scheduler = Scheduler(100, 1.0, QueueLimits(10, 100))
+    scheduler.add(work(0, size_bytes=500), NOW)
     with pytest.raises(QueueFull, match="500 bytes"):
-        scheduler.add(work(1, size_bytes=1))
+        scheduler.add(work(1, size_bytes=1), NOW)
     scheduler.cancel(0)
-    scheduler.add(work(2, size_bytes=60))
-    scheduler.add(work(3, size_bytes=40))
+    scheduler.add(work(2, size_bytes=60), NOW)
+    scheduler.add(work(3, size_bytes=40), NOW)
     with pytest.raises(QueueFull):
-        scheduler.add(work(4, size_bytes=1))
+        scheduler.add(work(4, size_bytes=1), NOW)
 
 
 def test_depth_counts_what_waits_of_a_model() -> None:
     scheduler = roomy()
-    scheduler.add(work(0, "a"))
-    scheduler.add(work(1, "b"))
+    scheduler.add(work(0, "a"), NOW)
+    scheduler.add(work(1, "b"), NOW)
     assert (scheduler.depth("a"), scheduler.depth("b"), scheduler.depth("c")) == (1, 1, 0)

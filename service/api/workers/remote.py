@@ -16,6 +16,7 @@ from service.api.workers import messages
 from service.api.workers.channel import Buffer, Channel, Head, pack, unpack
 from service.errors import ClientLeft, ModelNotReady
 from service.registry.verified import VerifiedModel
+from service.types import Priority
 
 _ATTEND_AFTER_S = 0.1
 """A request that waits longer has its client watched, which costs a task."""
@@ -102,6 +103,9 @@ class RemoteEngine:
 
     def _drain(self) -> None:
         self._draining = True
+
+    def check_door(self, timeout_s: float, priority: Priority) -> None:
+        """See `Engine`. The queue is elsewhere, and so is who refuses."""
 
     async def resolve(self, name: str | None, version: int | str | None, key: str) -> VerifiedModel:
         """See `Engine`."""

@@ -1,0 +1,140 @@
+"""What waits of one model: a line for each priority, and what of it was begun and put aside."""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from service.scheduling.pace import Pace
+from service.scheduling.work import Step, Work
+from service.types import Priority
+
+BEHIND_S = {Priority.HIGH: 0.0, Priority.NORMAL: 1.0, Priority.LOW: 10.0}
+"""A work goes as if it had come so much later: it is overtaken by those of a higher priority that
+come within the difference, and by none after that, so that nothing waits for ever."""
+
+MOST_PUT_ASIDE = 4
+"""Steps of one model that are begun and not done, each of which holds memory."""
+
+
+@dataclass(slots=True)
+class PutAside:
+    """A step that was begun and is not done.
+
+    Args:
+        step: it.
+        had_s: seconds of the engine that it had.
+    """
+
+    step: Step
+    had_s: float
+
+
+@dataclass(slots=True)
+class Total:
+    """Of some works: how many, their rows × passes, and their inputs' bytes."""
+
+    works: int = 0
+    cost: int = 0
+    size_bytes: int = 0
+
+    def add(self, work: Work, sign: int = 1) -> None:
+        """Count a work in, or with −1 out."""
+        self.works += sign
+        self.cost += sign * work.cost
+        self.size_bytes += sign * work.size_bytes
+
+
+class Lines:
+    """What waits of one model, and what is known of it.
+
+    `served_s` are the engine's seconds that the model had; or, where it had fewer while nothing of
+    it waited, those of the model that had the turn when it came back.
+    """
+
+    def __init__(self) -> None:
+        self.served_s = 0.0
+        self.batches = Pace()
+        self.alone = Pace()
+        self.total = Total()
+        self.put_aside: deque[PutAside] = deque()
+        self.continued_last = False
+        self._lines: dict[Priority, OrderedDict[int, Work]] = {p: OrderedDict() for p in Priority}
+        self._together = {p: Total() for p in Priority}
+        self._single = {p: Total() for p in Priority}
+
+    def add(self, work: Work) -> None:
+        """Put a work at the end of its line."""
+        self._lines[work.priority][work.number] = work
+        self._count(work, 1)
+
+    def remove(self, work: Work) -> None:
+        """Take a work out of its line."""
+        del self._lines[work.priority][work.number]
+        self._count(work, -1)
+
+    def _count(self, work: Work, sign: int) -> None:
+        self.total.add(work, sign)
+        kind = self._single if work.batch_key is None else self._together
+        kind[work.priority].add(work, sign)
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything could go next."""
+        return self.total.works > 0 or bool(self.put_aside)
+
+    def in_order(self) -> Iterator[Work]:
+        """As they go; do not change the lines meanwhile."""
+        used = [line.values() for line in self._lines.values() if line]
+        return iter(used[0]) if len(used) == 1 else heapq.merge(*used, key=_place)
+
+    def first(self) -> Work | None:
+        """The one that goes first."""
+        return next(self.in_order(), None)
+
+    def youngest(self, priority: Priority) -> Iterator[Work]:
+        """Of one line, the last that came first."""
+        return reversed(self._lines[priority].values())
+
+    def learn(self, step: Step, seconds: float) -> None:
+        """Note how long a step took."""
+        pace = self.alone if step.works[0].batch_key is None else self.batches
+        pace.learn(step.cost, seconds)
+
+    def seconds_of(self, step: Step) -> float:
+        """Estimate of a step."""
+        pace = self.alone if step.works[0].batch_key is None else self.batches
+        return pace.seconds(step.cost)
+
+    def waiting_s(
+        self, room: float, up_to: Priority = Priority.LOW, more: Work | None = None
+    ) -> float:
+        """Estimate of the engine's seconds for what waits of some priorities, and one more work.
+
+        Args:
+            room: rows × passes of a step.
+            up_to: only this priority and higher ones.
+            more: counts as well.
+        """
+        cost = works = single = 0
+        for priority in Priority:
+            if priority <= up_to:
+                cost += self._together[priority].cost
+                works += self._single[priority].works
+                single += self._single[priority].cost
+        if more is not None and more.batch_key is None:
+            works, single = works + 1, single + more.cost
+        elif more is not None:
+            cost += more.cost
+        seconds = self.alone.seconds(single, works) if works else 0.0
+        return seconds + (self.batches.seconds(cost, max(1.0, cost / room)) if cost else 0.0)
+
+    def put_aside_s(self) -> float:
+        """Estimate of what the steps that were begun still need."""
+        return sum(max(0.0, self.seconds_of(a.step) - a.had_s) for a in self.put_aside)
+
+
+def _place(work: Work) -> float:
+    return work.queued_s + BEHIND_S[work.priority]
