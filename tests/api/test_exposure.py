@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import threading
 from collections.abc import Iterator
@@ -13,10 +14,12 @@ import httpx
 import pytest
 import uvicorn
 
-from service.api.exposure import tls_options
+from service.api.exposure import refuse_open_door, tls_options
 from service.errors import InvalidInput
 from service.settings import Settings, load_settings
 from tests.certificates import Certificate, write_certificate
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +106,18 @@ def test_files_that_do_not_fit_are_refused_at_the_start(
 
 def test_without_a_certificate_it_is_plain_http() -> None:
     assert tls_options(load_settings(environment={})) == {}
+
+
+def test_the_image_starts_only_with_a_token_or_with_leave_as_compose_gives_it() -> None:
+    image = dict(re.findall(r"(CANDOR_\w+)=(\S+)", (ROOT / "Dockerfile").read_text()))
+    image = {name: value for name, value in image.items() if "..." not in value}
+    assert image.pop("CANDOR_ALLOW_ANONYMOUS") == "true"  # from the comment on how to run it
+    assert image["CANDOR_HOST"] == "0.0.0.0"
+    with pytest.raises(InvalidInput, match="CANDOR_TOKEN"):
+        refuse_open_door(load_settings(environment=image))
+    compose = (ROOT / "docker-compose.yml").read_text()
+    given = dict(re.findall(r"^ +(CANDOR_\w+): \"?(\w+)", compose, re.MULTILINE))
+    refuse_open_door(load_settings(environment={**image, **given}))
+    ports = re.findall(r"ports: \[(.*?)\]", compose)
+    assert ports
+    assert all(port.startswith('"127.0.0.1:') for port in ports)
