@@ -22,7 +22,6 @@ from torch import Tensor
 
 from service.calibration.apply import CALIBRATED_FIELDS, OOD_FLAGGED, OOD_VALUES
 from service.errors import (
-    ClientLeft,
     DeadlineExceeded,
     EngineFailure,
     ModelNotReady,
@@ -32,6 +31,7 @@ from service.errors import (
 from service.inference.fields import EVALUATION_FIELDS, FIELDS, Fields
 from service.metrics import Metrics
 from service.registry.loading import LoadedModel
+from service.scheduling.attendant import Attendant
 from service.scheduling.computation import Computation, Job, Outcome
 from service.scheduling.drift import Drift
 from service.scheduling.engine import EngineThread, Slice
@@ -57,12 +57,6 @@ _WATCH_S = 0.1
 _STEPS = 2
 """Steps that the engine has at most: the one that it computes, and one so that it need not wait for
 the event loop, which is busy with answers."""
-
-_ATTEND_AFTER_S = 0.1
-"""A request that waits longer has its client and its deadline watched, which costs a task.
-
-Most are answered sooner; a client that leaves is noticed no earlier than this.
-"""
 
 _OBSERVED = frozenset({"predictive_entropy", "mutual_information", "variance", "ood"})
 """Computed of every prediction, asked for or not, for `candor_uncertainty` and drift."""
@@ -206,7 +200,7 @@ class Runner:
             computed |= model.calibration.references.keys()
         self._jobs[work.number] = Job(model, inputs, plan, computed, answer, origin)
         self._started()
-        attendant = _Attendant(loop, answer, timeout_s, left)
+        attendant = Attendant(loop, answer, timeout_s, left)
         try:
             return await answer
         finally:
@@ -393,53 +387,3 @@ def _passes_of(fields: Fields) -> int:
     """Rows × passes that an answer took."""
     passes_B = fields["passes"]
     return 0 if passes_B is None else int(passes_B.sum())
-
-
-class _Attendant:
-    """Ends the wait for an answer when its deadline passes or its client leaves.
-
-    Args:
-        loop: the running one.
-        answer: gets the error.
-        timeout_s: seconds from now to the deadline.
-        left: returns once nobody waits any more; None where that cannot be known.
-    """
-
-    __slots__ = ("_answer", "_left", "_task", "_timeout_s", "_timer", "_until_s")
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        answer: asyncio.Future[Fields],
-        timeout_s: float,
-        left: Callable[[], Awaitable[object]] | None,
-    ) -> None:
-        self._answer = answer
-        self._timeout_s = timeout_s
-        self._until_s = loop.time() + timeout_s
-        self._left = left
-        self._task: asyncio.Task[None] | None = None
-        self._timer = loop.call_later(min(_ATTEND_AFTER_S, timeout_s), self._begin)
-
-    def dismiss(self) -> None:
-        """The wait is over."""
-        self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
-
-    def _begin(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._attend())
-
-    async def _attend(self) -> None:
-        error: Exception
-        try:
-            async with asyncio.timeout_at(self._until_s):
-                await (self._left() if self._left is not None else asyncio.Event().wait())
-            error = ClientLeft("the client closed its connection before the answer was there")
-        except TimeoutError:
-            error = DeadlineExceeded(
-                f"no answer within {self._timeout_s:g} seconds; send fewer rows or passes, or "
-                "allow more time"
-            )
-        if not self._answer.done():
-            self._answer.set_exception(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
@@ -14,12 +15,14 @@ from numpy.typing import NDArray
 from service.api.engine import Call, Computed
 from service.api.workers import messages
 from service.api.workers.channel import Buffer, Channel, Head, pack, unpack
-from service.errors import ClientLeft, ModelNotReady
+from service.errors import ClientLeft, DeadlineExceeded, ModelNotReady
 from service.registry.verified import VerifiedModel
+from service.scheduling.attendant import Attendant
 from service.types import Priority
 
-_ATTEND_AFTER_S = 0.1
-"""A request that waits longer has its client watched, which costs a task."""
+_GRACE_S = 1.0
+"""The deadline is the engine's to watch; one that does not answer at all is given up so much later.
+"""
 
 _TELL_AFTER_S = 0.1
 """The first request that was counted waits so long for others to be told of together."""
@@ -129,13 +132,16 @@ class RemoteEngine:
         arrays, buffers = pack({"inputs": inputs})
         load = cast(RemoteModel, model).load
         head: Head = {"kind": "compute", "load": load, "call": messages.write_call(call)}
-        answer, received = await self._answer({**head, "arrays": arrays}, buffers, left)
+        answer, received = await self._answer(
+            {**head, "arrays": arrays}, buffers, call.timeout_s, left
+        )
         return Computed(unpack(answer["arrays"], received), messages.read_plan(answer["plan"]))
 
     async def _answer(
         self,
         head: Head,
         buffers: list[Buffer],
+        timeout_s: float = math.inf,
         left: Callable[[], Awaitable[object]] | None = None,
     ) -> tuple[Head, list[bytearray]]:
         loop = asyncio.get_running_loop()
@@ -154,39 +160,18 @@ class RemoteEngine:
                 answer.set_result((head, received))
 
         number = self._line.ask(head, buffers, listener)
-        attendant: asyncio.Task[None] | None = None
-
-        async def attend() -> None:
-            assert left is not None
-            await left()
-            if not answer.done():
-                answer.set_exception(
-                    ClientLeft("the client closed its connection before the answer was there")
-                )
-
-        def begin() -> None:
-            nonlocal attendant
-            attendant = loop.create_task(attend())
-
-        timer = None if left is None else loop.call_later(_ATTEND_AFTER_S, begin)
-        answered = False
+        attendant = None
+        if left is not None:
+            attendant = Attendant(loop, answer, timeout_s + _GRACE_S, left)
         try:
-            result = await answer
-            answered = True
-            return result
-        except (ClientLeft, asyncio.CancelledError):
-            raise
-        except BaseException:
-            answered = True
+            return await answer
+        except (ClientLeft, DeadlineExceeded, asyncio.CancelledError):
+            self._line.channel.send({"kind": "left", "number": number})
             raise
         finally:
-            if timer is not None:
-                timer.cancel()
             if attendant is not None:
-                attendant.cancel()
+                attendant.dismiss()
             self._line.forget(number)
-            if not answered:
-                self._line.channel.send({"kind": "left", "number": number})
 
 
 class RemoteTally:
