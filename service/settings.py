@@ -81,6 +81,27 @@ class Settings(BaseModel):
         None, description="model for requests that name none; not needed where one is served"
     )
     max_body_bytes: int = Field(64 * 2**20, gt=0, description="largest request body; over it: 413")
+    header_timeout_s: float = Field(
+        10.0, gt=0, description="seconds that the head of a request may take; over it: 408"
+    )
+    body_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        description="seconds that a body, or taking an answer, may take, and one more for every "
+        "16 KiB; over it: 408, or the connection is closed",
+    )
+    idle_timeout_s: float = Field(
+        75.0, gt=0, description="seconds until a connection without a request is closed"
+    )
+    max_header_bytes: int = Field(
+        64 * 2**10, gt=0, description="largest head of a request; over it: 431"
+    )
+    max_connections: int = Field(
+        4096,
+        gt=0,
+        description="connections at a time; one more takes the place of one that is idle, or is "
+        "answered 503",
+    )
     max_work: int = Field(
         1_000_000, gt=0, description="largest rows x passes of one request; over it: 413"
     )

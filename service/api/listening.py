@@ -10,16 +10,19 @@ from typing import Any, cast
 import uvicorn
 from starlette.types import ASGIApp
 
+from service.api.connections import protocol_for
 from service.api.exposure import tls_options
+from service.metrics import Tally
 from service.settings import Settings
 
 _LAST_LOOK_S = 0.4
 
 
-def configuration(app: ASGIApp, settings: Settings) -> uvicorn.Config:
-    """Uvicorn's options."""
+def configuration(app: ASGIApp, settings: Settings, tally: Tally) -> uvicorn.Config:
+    """Uvicorn's options; `tally` counts the connections that are cut off."""
     return uvicorn.Config(
         cast(Any, app),
+        http=protocol_for(settings, tally),
         host=settings.host,
         port=settings.port,
         log_config=None,

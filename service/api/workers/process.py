@@ -72,7 +72,7 @@ async def serve(channel: socket.socket, listening: socket.socket) -> None:
     desk = Desk(settings, RemoteEngine(line), tally, tracing)
     forward = Forward(line)
     app = WorkerApp(Front(forward, desk, DIRECT), forward)
-    config = configuration(app, settings)
+    config = configuration(app, settings, tally)
     config.lifespan = "off"
     server = _WorkerServer(config)
     serving = loop.create_task(server.serve([listening]))

@@ -1,0 +1,338 @@
+"""Connections that cannot hold the server up: what a client may take, in time and in memory.
+
+uvicorn reads whatever comes for as long as it comes. Here the head of a request has a size and a
+time, its body has to arrive at some least rate, an answer has to be taken at that rate, too, and
+connections have a number. One look at all of them a second finds those that overstay: a request
+costs a few clock readings, and no timer of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import http
+import random
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import orjson
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service.metrics import Tally
+from service.settings import Settings
+
+LEAST_BYTES_PER_S = 16 * 2**10
+"""Bodies and answers that move faster get more time than their setting says."""
+
+_LOOK_S = 1.0
+_RETRY_AFTER_S = 1
+_CHUNK_OVERHEAD = 16
+"""Bytes around a chunk for each byte in it: more than the smallest chunks have."""
+_SPARE_FILES = 256
+_LARGE_HEAD = "the head has over {} bytes (CANDOR_MAX_HEADER_BYTES)"
+_TOO_MANY = "the server has as many connections as it may (CANDOR_MAX_CONNECTIONS); try again"
+
+_random = random.Random()
+
+
+class _Phase(enum.Enum):
+    """What a connection waits for."""
+
+    FIRST = enum.auto()
+    HEAD = enum.auto()
+    BODY = enum.auto()
+    ANSWER = enum.auto()
+    NEXT = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a connection may take; the settings of the same names."""
+
+    header_timeout_s: float
+    body_timeout_s: float
+    idle_timeout_s: float
+    max_header_bytes: int
+    max_connections: int
+
+
+def protocol_for(settings: Settings, tally: Tally) -> type[HttpToolsProtocol]:
+    """What uvicorn serves each connection by.
+
+    Args:
+        settings: of the server.
+        tally: counts what is cut off.
+    """
+    allowance = Allowance(
+        settings.header_timeout_s,
+        settings.body_timeout_s,
+        settings.idle_timeout_s,
+        settings.max_header_bytes,
+        settings.max_connections,
+    )
+    _allow_files(2 * settings.max_connections)
+    members = {"allowance": allowance, "guard": _Guard(allowance), "tally": tally}
+    return type("Guarded", (_Guarded,), members)
+
+
+def _allow_files(connections: int) -> None:
+    """Let the process open a file for each connection, as far as it may decide that itself."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _SPARE_FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+class _Guard:
+    """Looks at all connections of a server as long as there are some."""
+
+    def __init__(self, allowance: Allowance) -> None:
+        smallest_s = min(
+            allowance.header_timeout_s, allowance.body_timeout_s, allowance.idle_timeout_s
+        )
+        self._every_s = min(_LOOK_S, smallest_s / 4)
+        self._looking = False
+
+    def watch(self, loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:
+        """Begin, where it has not begun."""
+        if not self._looking:
+            self._looking = True
+            due_s = loop.time() + self._every_s
+            loop.call_at(due_s, self._look, loop, connections, due_s)
+
+    def _look(self, loop: asyncio.AbstractEventLoop, connections: set[Any], due_s: float) -> None:
+        now_s = loop.time()
+        # Who comes late has not read what came meanwhile, and blames nobody.
+        if now_s - due_s < self._every_s:
+            for connection in tuple(connections):
+                connection.look(now_s)
+        self._looking = False
+        if connections:
+            self.watch(loop, connections)
+
+
+class _Guarded(HttpToolsProtocol):
+    """One connection."""
+
+    allowance: ClassVar[Allowance]
+    guard: ClassVar[_Guard]
+    tally: ClassVar[Tally]
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """It is watched from now on; where there are too many, an idle one goes or this does."""
+        if len(self.connections) >= self.allowance.max_connections:
+            self._make_room()
+        super().connection_made(transport)
+        self.timeout_keep_alive = self.allowance.idle_timeout_s  # type: ignore[assignment]
+        self._segment_bytes = 0
+        """Of what came last."""
+        self._stalled_s: float | None = None
+        self._stalled_bytes = 0
+        self._enter(_Phase.FIRST)
+        surplus = len(self.connections) - self.allowance.max_connections
+        if surplus > 0:
+            self.tally.rejected("connections")
+            self.app = _refusal(503, _TOO_MANY)
+        if surplus > self.allowance.max_connections:
+            transport.abort()
+        self.guard.watch(self.loop, self.connections)
+
+    def data_received(self, data: bytes) -> None:
+        """Count what is no body: neither a head nor what is around chunks may grow for ever."""
+        self._segment_bytes = len(data)
+        self._received_bytes += self._segment_bytes
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        limit = self.allowance.max_header_bytes
+        if self._phase is _Phase.HEAD:
+            if self._received_bytes > limit:
+                self._cut_off(431, "invalid_http", _LARGE_HEAD.format(limit))
+        elif self._phase is _Phase.BODY:
+            limit += (1 + _CHUNK_OVERHEAD) * self._body_bytes
+            if self._received_bytes > limit:
+                self._cut_off(400, "invalid_http", "there is far more around the body than in it")
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._enter(_Phase.HEAD)
+
+    def on_headers_complete(self) -> None:
+        """Its head is there."""
+        self._enter(_Phase.BODY)
+        limit = self.allowance.max_header_bytes
+        # A head that is this large within one segment was not counted as it came.
+        if self._segment_bytes > limit and self._head_bytes() > limit:
+            self.tally.rejected("invalid_http")
+            self.app = _refusal(431, _LARGE_HEAD.format(limit))
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of its body is there."""
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """All of it is there."""
+        super().on_message_complete()
+        self._enter(_Phase.ANSWER)
+        if self.cycle.response_complete:
+            self._enter(_Phase.NEXT)
+
+    def on_response_complete(self) -> None:
+        """It was answered, maybe before all of it was there."""
+        super().on_response_complete()
+        if self._phase is _Phase.ANSWER and not self.pipeline:
+            self._enter(_Phase.NEXT)
+
+    def pause_writing(self) -> None:
+        """The client takes its answer slower than it is written."""
+        super().pause_writing()
+        self._stalled_s = self.loop.time()
+        self._stalled_bytes = self.transport.get_write_buffer_size()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        super().resume_writing()
+        self._stalled_s = None
+
+    def look(self, now_s: float) -> None:
+        """Cut the connection off if it overstays."""
+        if self._stalled_s is not None:
+            taken_bytes = self._stalled_bytes - self.transport.get_write_buffer_size()
+            if now_s - self._stalled_s > self._allowed_s(taken_bytes):
+                self.tally.rejected("slow_client")
+                self.transport.abort()
+            return
+        if self.transport.is_closing():
+            return
+        if self.flow.read_paused or (self._phase is _Phase.HEAD and self._answers()):
+            # It is the server that keeps the client from sending.
+            self._since_s = now_s
+            return
+        waited_s = now_s - self._since_s
+        if self._phase in (_Phase.FIRST, _Phase.HEAD):
+            longest_s = self.allowance.header_timeout_s
+            if waited_s > longest_s:
+                self._cut_off(
+                    408,
+                    "slow_client",
+                    f"the head was not there after {longest_s:g} s (CANDOR_HEADER_TIMEOUT_S)",
+                )
+        elif self._phase is _Phase.BODY:
+            # What comes after the answer is read and thrown away, but not for ever.
+            counted = self._body_bytes if self._answers() else 0
+            if waited_s > self._allowed_s(counted):
+                self._cut_off(
+                    408,
+                    "slow_client",
+                    f"the body was not there after {waited_s:.0f} s; it may take "
+                    f"{self.allowance.body_timeout_s:g} s (CANDOR_BODY_TIMEOUT_S), and a second "
+                    f"more for every {LEAST_BYTES_PER_S} bytes",
+                )
+
+    def idle_since_s(self) -> float | None:
+        """When it last had something to do; None where it has."""
+        idle = self._phase in (_Phase.FIRST, _Phase.HEAD, _Phase.NEXT) and not self._answers()
+        return self._since_s if idle and not self.transport.is_closing() else None
+
+    def send_400_response(self, msg: str) -> None:
+        """What came is no HTTP: uvicorn's answer in the form of all others."""
+        if self._answers() and self._phase is not _Phase.BODY:
+            # The answers that go out next are to requests before it, which were right.
+            self.cycle.keep_alive = False
+            self.flow.pause_reading()
+            return
+        self._cut_off(400, "invalid_http", msg)
+
+    def _enter(self, phase: _Phase) -> None:
+        self._phase = phase
+        self._since_s = self.loop.time()
+        self._received_bytes = 0
+        self._body_bytes = 0
+
+    def _head_bytes(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+
+    def _answers(self) -> bool:
+        """Whether an answer is being worked on."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _allowed_s(self, moved_bytes: int) -> float:
+        return self.allowance.body_timeout_s + moved_bytes / LEAST_BYTES_PER_S
+
+    def _make_room(self) -> None:
+        """Close the connection that has been idle the longest, if any is."""
+        idle = [
+            (since_s, id(connection), connection)
+            for connection in self.connections
+            if isinstance(connection, _Guarded)
+            and (since_s := connection.idle_since_s()) is not None
+        ]
+        if idle:
+            self.tally.rejected("connections")
+            longest = min(idle)[2]
+            longest.transport.close()
+            # It leaves by itself a moment later, and its place is free now.
+            self.connections.discard(longest)
+
+    def _cut_off(self, status: int, reason: str, detail: str) -> None:
+        """Say why, where the client waits for an answer that has not begun; then close."""
+        self.tally.rejected(reason)
+        answering = self._answers()
+        waits = not self.cycle.response_started if answering else self._phase is _Phase.HEAD
+        if waits:
+            headers, body = _problem(status, detail, "")
+            lines = [STATUS_LINE[status], *(b"%s: %s\r\n" % pair for pair in headers), b"\r\n"]
+            self.transport.write(b"".join([*lines, body]))
+        if answering:
+            # Whoever works on the answer is told that nobody waits for it.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.close()
+
+
+def _refusal(status: int, detail: str) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """An application that refuses whatever it is asked, and ends the connection."""
+
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        headers, body = _problem(status, detail, scope["path"])
+        if status == 503:
+            headers.append((b"retry-after", b"%d" % _RETRY_AFTER_S))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    return refuse
+
+
+def _problem(status: int, detail: str, instance: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Headers and body of an answer that ends its connection."""
+    title = http.HTTPStatus(status).phrase.capitalize()
+    number = f"{_random.getrandbits(128):032x}"
+    body = orjson.dumps(
+        {
+            "type": f"urn:candor:problem:{title.lower().replace(' ', '-')}",
+            "title": title,
+            "status": status,
+            "detail": detail,
+            "instance": instance,
+            "request_id": number,
+        }
+    )
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"x-request-id", number.encode()),
+        (b"connection", b"close"),
+    ]
+    return headers, body
