@@ -80,6 +80,13 @@ class Settings(BaseModel):
     default_model: str | None = Field(
         None, description="model for requests that name none; not needed where one is served"
     )
+    watch: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="seconds between looks at the folder of models for what is new, changed or "
+        "gone; 0: only on request",
+    )
     max_body_bytes: int = Field(64 * 2**20, gt=0, description="largest request body; over it: 413")
     header_timeout_s: float = Field(
         10.0, gt=0, description="seconds that the head of a request may take; over it: 408"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -30,6 +29,7 @@ from service.api.local_engine import LocalEngine
 from service.api.scope import Service
 from service.inference.devices import resources
 from service.metrics import Metrics
+from service.registry.loader import Loader
 from service.registry.registry import Registry
 from service.scheduling.aside import Aside
 from service.scheduling.degrading import Degrading
@@ -44,6 +44,7 @@ from service.tracing import tracing_by
 _DAY_S = 86_400.0
 _LAST_SAMPLES_S = 10.0
 """What waits to be kept gets so long at the end."""
+_LAST_LOAD_S = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +77,19 @@ def build_service(settings: Settings) -> Service:
     runner = Runner(scheduler, metrics, settings.drift_rows, times, tracing)
     degrading = Degrading(settings.degrade_after_s, settings.degrade_min_passes)
     engine = LocalEngine(registry, runner, collector, degrading, metrics)
+    loader = Loader(registry, settings.watch)
     return Service(
-        settings, engine, metrics, tracing, metrics, registry, runner, Aside(), store, collector
+        settings,
+        engine,
+        metrics,
+        tracing,
+        metrics,
+        registry,
+        loader,
+        runner,
+        Aside(),
+        store,
+        collector,
     )
 
 
@@ -102,15 +114,16 @@ def _collector(settings: Settings, rules: Rules, store: SampleStore, metrics: Me
 @asynccontextmanager
 async def running(service: Service) -> AsyncIterator[None]:
     """The server's parts at work: models load in a thread of their own, samples are kept."""
-    loader = threading.Thread(target=service.registry.load_all, name="loader", daemon=True)
-    loader.start()
+    service.loader.start()
     yield
-    service.registry.stop()
+    service.loader.stop()
     service.runner.close()
     service.aside.close()
     if not await asyncio.to_thread(service.collector.close, _LAST_SAMPLES_S):
         log.error("samples that waited to be kept are lost: the store could not be used")
     service.store.close()
+    if not await asyncio.to_thread(service.loader.join, _LAST_LOAD_S):
+        log.error("a model is still loading; its own code does not return")
     if service.tracing is not None:
         await asyncio.to_thread(service.tracing.close)
 

@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 async def drain(service: Service) -> None:
     """Returns when what was accepted is answered, and load balancers had time to notice."""
     settings = service.settings
+    service.loader.stop()
     log.info("draining: accepted requests finish, new ones are answered 503")
     started = time.monotonic()
     if not await service.runner.drain(settings.drain_timeout_s):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Request
 
 from service.api.documentation import problems
-from service.api.scope import served_by, service_of
+from service.api.scope import Service, served_by, service_of
 from service.registry.loading import LoadedModel
 from service.registry.policy import CANARY, Serving
 from service.registry.registry import Model, Version
@@ -50,7 +52,8 @@ async def get_version(request: Request, name: str, version: str) -> VersionInfo:
 @router.post("/models/{name}/load", responses=problems(404, 503))
 async def load(request: Request, name: str) -> ModelInfo:
     """Load a model, also one whose folder is new; what served serves until that was verified."""
-    model = await asyncio.to_thread(service_of(request).registry.load, name)
+    service = service_of(request)
+    model = await changed(service, service.registry.load, name)
     served_by(request, model.name)
     return describe_model(model)
 
@@ -58,19 +61,24 @@ async def load(request: Request, name: str) -> ModelInfo:
 @router.post("/models/{name}/unload", responses=problems(404, 503))
 async def unload(request: Request, name: str) -> ModelInfo:
     """Stop serving a model; requests that were accepted are answered."""
-    registry = service_of(request).registry
-    served_by(request, registry.model(name).name)
-    model = await asyncio.to_thread(registry.unload, name)
+    service = service_of(request)
+    served_by(request, service.registry.model(name).name)
+    model = await changed(service, service.registry.unload, name)
     return describe_model(model)
 
 
 @router.post("/models/{name}/reload", responses=problems(404, 503))
 async def reload(request: Request, name: str) -> ModelInfo:
     """Read a model's folder again; the old versions serve until the new ones are verified."""
-    registry = service_of(request).registry
-    served_by(request, registry.model(name).name)
-    model = await asyncio.to_thread(registry.reload, name)
+    service = service_of(request)
+    served_by(request, service.registry.model(name).name)
+    model = await changed(service, service.registry.reload, name)
     return describe_model(model)
+
+
+async def changed(service: Service, change: Callable[[str], Model], name: str) -> Model:
+    """Have the registry load or unload a model, on the thread that is there for it."""
+    return await asyncio.wrap_future(service.loader.submit(functools.partial(change, name)))
 
 
 def describe_model(model: Model) -> ModelInfo:

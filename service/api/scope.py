@@ -14,6 +14,7 @@ from service.settings import Settings
 
 if TYPE_CHECKING:
     from service.api.engine import Engine
+    from service.registry.loader import Loader
     from service.registry.registry import Registry
     from service.scheduling.aside import Aside
     from service.scheduling.runner import Runner
@@ -42,6 +43,7 @@ class Service(Desk):
 
     metrics: Metrics
     registry: Registry
+    loader: Loader
     runner: Runner
     aside: Aside
     store: SampleStore

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import gc
 import logging
 import signal
 import socket
@@ -94,9 +93,6 @@ def serve(settings: Settings, announce: Callable[[Service, str], None]) -> None:
     def wait_and_announce() -> None:
         service.registry.loaded.wait()
         switchboard.ready.wait()
-        # What loading left behind stays: nobody has to look through it for garbage again.
-        gc.collect()
-        gc.freeze()
         announce(service, address)
 
     threading.Thread(target=wait_and_announce, name="announce", daemon=True).start()

@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import logging
 import sys
+import time
 import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from service.calibration.apply import CALIBRATED_FIELDS
 from service.calibration.artifact import FILE as CALIBRATION
 from service.calibration.artifact import (
     Calibration,
@@ -31,7 +33,7 @@ from service.errors import CalibrationFailed, CandorError, ModelBroken
 from service.inference import prediction
 from service.inference.devices import Resources
 from service.inference.ensemble import Ensemble
-from service.inference.fields import FIELDS, Fields
+from service.inference.fields import FIELDS, SUMMARY_FIELDS, Fields
 from service.inference.graph import GraphNetwork
 from service.inference.masks import member_seed
 from service.inference.outputs import check_outputs, values
@@ -53,6 +55,12 @@ log = logging.getLogger(__name__)
 
 VARIABLE_DIMENSION = 32
 """Size that stands for −1 when a model is verified."""
+
+_WARMED_ROWS = (1, 8, 32)
+_WARMED_S = 0.5
+
+_USUAL = (*SUMMARY_FIELDS, *CALIBRATED_FIELDS)
+"""What a request gets that does not say what it wants."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +158,7 @@ def load_version(
     )
     for warning in warned:
         log.warning("%s: %s", ref, warning)
-    return LoadedModel(
+    loaded = LoadedModel(
         ref,
         manifest,
         sampler=sampler,
@@ -163,6 +171,24 @@ def load_version(
         calibration=calibration,
         uncalibrated=uncalibrated,
     )
+    with _explained(folder, manifest, ""):
+        _warm(loaded, members[0].example)
+    return loaded
+
+
+def _warm(loaded: LoadedModel, example: Callable[[int], Tensor]) -> None:
+    """Answer some requests as they come, so that nobody pays for being the first.
+
+    Their noise is prepared, kernels are chosen for their sizes, and what a calibration adds is seen
+    to fit. Of a network that is slow only the first.
+    """
+    started = time.monotonic()
+    for rows in _WARMED_ROWS:
+        inputs = example(rows)
+        loaded.evaluate(inputs)
+        loaded.predict([Request(inputs, loaded.manifest.plan_for(), _USUAL)])
+        if time.monotonic() - started > _WARMED_S:
+            return
 
 
 def _outputs(manifest: Manifest, shape: torch.Size) -> int:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from service.errors import CandorError, ModelBroken, ModelNotFound, ModelNotReady
 from service.inference.devices import Resources
+from service.inference.posterior import Posterior
+from service.inference.reclaiming import forget_exports
 from service.registry import repository
 from service.registry.loading import LoadedModel, load_version
 from service.registry.manifest import FILE, Manifest, read_manifest
@@ -121,6 +124,7 @@ class Registry:
         self._loading = threading.RLock()
         self._stopping = threading.Event()
         self._settling = Settling()
+        self._retired: list[weakref.ref[Posterior]] = []
         self.loaded = threading.Event()
 
     def scan(self, only: str | None = None) -> None:
@@ -231,6 +235,12 @@ class Registry:
                     break
                 changed |= self._take_up(name, now[name])
             return changed
+
+    def leftovers(self) -> int:
+        """How many loads serve no more and still take memory, as while a request runs on them."""
+        with self._lock:
+            self._retired = [model for model in self._retired if model() is not None]
+            return len(self._retired)
 
     def stop(self) -> None:
         """Have everything that loads end after the version that it is at."""
@@ -344,7 +354,15 @@ class Registry:
     def _list(self, model: Model) -> None:
         """Have a model take the place of the one of its name."""
         with self._lock:
+            self._retire(self._models.get(model.name), model)
             self._models = dict(sorted({**self._models, model.name: model}.items()))
+
+    def _retire(self, old: Model | None, fresh: Model | None) -> None:
+        """Remember the loads that serve no more, until they are gone."""
+        kept = {id(v.model) for v in fresh.versions.values()} if fresh is not None else set()
+        for version in old.versions.values() if old is not None else ():
+            if version.model is not None and id(version.model) not in kept:
+                self._retired.append(weakref.ref(version.model.sampler))
 
     def _gone(self, name: str) -> ModelNotFound:
         if name not in self._models:
@@ -375,7 +393,7 @@ class Registry:
             return False
         if not found:
             with self._lock:
-                del self._models[name]
+                self._retire(self._models.pop(name), None)
             log.info("the folder of %s is gone: it is unloaded", name)
             return True
         try:
@@ -448,6 +466,8 @@ class Registry:
             # Loading runs people's own code: whatever it raises must not reach other models.
             log.exception("loading %s", ref)
             done.reason = f"{type(error).__name__}: {error}"
+        finally:
+            forget_exports()
         if done.model is not None:
             done.state = State.READY
         else:

@@ -1,0 +1,54 @@
+"""Memory that models leave behind, given back to the system."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import gc
+import sys
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from service.inference.exporting import export
+
+
+def set_apart() -> None:
+    """Have the garbage collector pass over all that is there now, for good.
+
+    To be called before the first model is loaded: of a model that was passed over, what refers to
+    itself in circles, as graphs do, would never be found again. What loading brings along, once for
+    all models, is brought along before.
+    """
+    export(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)).eval(), torch.zeros(2, 2))
+    forget_exports()
+    gc.collect()
+    gc.freeze()
+
+
+def forget_exports() -> None:
+    """Empty the caches in which torch.export keeps what it knew of shapes, call by call."""
+    FakeTensorMode.cache_clear()
+    for attribute in vars(ShapeEnv).values():
+        if hasattr(attribute, "cache_clear"):
+            attribute.cache_clear()
+
+
+def give_back() -> None:
+    """Collect garbage, and return to the system what the heap no longer needs."""
+    gc.collect()
+    _trim()
+
+
+def _trim_of_glibc() -> Callable[[], object]:
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            return lambda: trim(0)
+    return lambda: None
+
+
+_trim = _trim_of_glibc()
