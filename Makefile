@@ -8,6 +8,7 @@
 #   make bench-peers  installs LitServe, BentoML and Ray Serve, which make bench then measures, too
 #   make kill-store  servers that keep samples are killed twenty times on each database
 #   make soak     a server under load for five minutes, every answer checked; SECONDS=3600 for an hour
+#   make reload-loop  a model is loaded and unloaded two hundred times, and the memory has to stay flat
 #   make check-gpu  the tests and the engine's benchmark on a GPU
 #   make train    train the shipped models again, from their seeds
 #   make quality  their held-out quality, as in models/README.md
@@ -31,7 +32,7 @@ PEER_bentoml := bentoml==1.4.39
 PEER_ray := ray[serve]==2.60.0
 PEER_TORCH := torch==2.13.0 numpy==2.4.6
 
-.PHONY: serve test lint audit format bench bench-peers kill-store soak check-gpu train quality needs-data evaluate active-learning clean
+.PHONY: serve test lint audit format bench bench-peers kill-store soak reload-loop check-gpu train quality needs-data evaluate active-learning clean
 
 serve: $(VENV)/.installed
 	@$(VENV)/bin/candor serve
@@ -68,6 +69,8 @@ kill-store: $(VENV)/.installed-dev
 # Exit status 1 where something does not hold; benchmarks/soak/__main__.py says what has to.
 soak: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m benchmarks.soak --seconds $(SECONDS) --output benchmarks/results/soak.json
+reload-loop: $(VENV)/.installed-dev
+	RELOADS=200 $(VENV)/bin/python -m pytest -s tests/e2e/test_versions.py -k keeps_no_memory
 
 # All that a GPU does otherwise, and the engine's benchmark on it.
 check-gpu: $(VENV)/.installed-dev

@@ -30,8 +30,15 @@ def set_apart() -> None:
 
 
 def forget_exports() -> None:
-    """Empty the caches in which torch.export keeps what it knew of shapes, call by call."""
+    """Let go of what torch.export keeps of each call.
+
+    Its caches hold what it knew of shapes. That, in turn, holds the tensors that it was told of by,
+    whose sizes refer back to it from where the garbage collector does not see.
+    """
     FakeTensorMode.cache_clear()
+    for found in gc.get_objects():
+        if type(found) is ShapeEnv:
+            found.tracked_fakes = None
     for attribute in vars(ShapeEnv).values():
         if hasattr(attribute, "cache_clear"):
             attribute.cache_clear()
