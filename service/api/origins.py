@@ -10,7 +10,8 @@ from service.api.headers import Headers
 from service.api.scope import raw_header
 
 _METHODS = b"GET, POST, DELETE"
-_ASKED = b"Authorization, Content-Type, Accept, X-Request-ID, X-Request-Timeout, " + (
+_ASKED = (
+    b"Authorization, Content-Type, Accept, X-Request-ID, X-Request-Timeout, X-Request-Priority, "
     b"Inference-Header-Content-Length"
 )
 _SHOWN = b"X-Request-ID, Retry-After, Inference-Header-Content-Length"

@@ -48,7 +48,7 @@ class Guarded:
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    """The database that its samples should go to cannot be reached."""
+    """Two processes speak HTTPS; the database that samples should go to cannot be reached."""
     folder = tmp_path_factory.mktemp("guarded")
     (folder / "models").mkdir()
     write_model(folder / "models", "good")
@@ -56,7 +56,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     tokens = {name: make_token() for name in ("token", "admin", "anna")}
     (folder / "admin").write_text(tokens["admin"] + "\n")
     (folder / "candor.toml").write_text(
-        f'log_level = "debug"\ntls_certificate = "{certificate.certificate}"\n'
+        f'workers = 2\nlog_level = "debug"\ntls_certificate = "{certificate.certificate}"\n'
         f'tls_key = "{certificate.key}"\nkeep_samples = "all"\n\n'
         f'[[tokens]]\nname = "anna"\nscopes = ["label"]\nhash = "{hash_of(tokens["anna"])}"\n'
     )
