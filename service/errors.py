@@ -31,7 +31,7 @@ Domain code raises them and knows no HTTP; `api/errors.py` maps each to its stat
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 
@@ -108,12 +108,14 @@ class Unauthenticated(CandorError):
     """No token, or one that is not the server's.
 
     Args:
-        challenge: how to say who asks, in the form of the header WWW-Authenticate.
+        challenges: ways to say who asks, each as a header WWW-Authenticate has it.
     """
 
-    def __init__(self, message: str, *, challenge: str | None = None, **more: Any) -> None:
+    def __init__(
+        self, message: str, *, challenges: Sequence[str] = ("Bearer",), **more: Any
+    ) -> None:
         super().__init__(message, **more)
-        self.challenge = challenge
+        self.challenges = challenges
 
 
 class Forbidden(CandorError):

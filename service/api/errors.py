@@ -198,7 +198,9 @@ def _candor_error(request: Request, error: errors.CandorError) -> Response:
         wait_s = error.retry_after_s or _DEFAULT_RETRY_AFTER_S
         response.headers["Retry-After"] = str(math.ceil(wait_s))
     if isinstance(error, errors.Unauthenticated):
-        response.headers["WWW-Authenticate"] = error.challenge or "Bearer"
+        # Each in a header of its own: browsers do not part them at a comma.
+        for challenge in error.challenges:
+            response.headers.append("WWW-Authenticate", challenge)
     return response
 
 

@@ -80,9 +80,6 @@ ACCESS: dict[str, Methods] = {
 What does not stand here needs admin.
 """
 
-DOCUMENTATION = frozenset({"/", "/docs", "/redoc"})
-"""Pages that a browser asks for; it can only ask people for a password."""
-
 
 def _shape(path: str) -> tuple[str, int]:
     """First segment and number of segments: few templates share both."""
@@ -105,6 +102,7 @@ _V2: dict[int | str, dict[str, Any]] = {
 }
 """That protocol has errors of its own form."""
 _SCHEMES = "securitySchemes"
+_BASIC = 'Basic realm="Candor: the password is a token"'
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _SAME_SITE = (b"same-origin", b"none")
 
@@ -143,21 +141,20 @@ class Guard:
         if not scopes:
             return None
         given = _given_token(raw_header(scope, b"authorization"))
-        browser = scope["path"] in DOCUMENTATION
+        # Browsers load the documentation, and can ask people for nothing but a password.
+        basic = (_BASIC,) if scopes == _ANY else ()
         if given is None:
             raise Unauthenticated(
                 "this needs a token; send Authorization: Bearer TOKEN",
                 field="Authorization",
-                challenge='Bearer, Basic realm="Candor: the password is a token"'
-                if browser
-                else "Bearer",
+                challenges=("Bearer", *basic),
             )
         token = find(self._tokens, given)
         if token is None:
             raise Unauthenticated(
                 "the token is none of this server's",
                 field="Authorization",
-                challenge='Bearer error="invalid_token"',
+                challenges=('Bearer error="invalid_token"', *basic),
             )
         if scopes.isdisjoint(token.scopes) and "admin" not in token.scopes:
             wanted = " or ".join(sorted(scopes))
