@@ -25,6 +25,7 @@ from service.api import (
 )
 from service.api.direct import DIRECT
 from service.api.front import Front
+from service.api.inference_protocol import routes as inference_protocol
 from service.api.local_engine import LocalEngine
 from service.api.scope import Service
 from service.inference.devices import resources
@@ -138,9 +139,12 @@ def build_app(service: Service) -> Front:
         docs_url=None,
         redoc_url=None,
         static_url=page.STATIC,
+        # A path with a slash too many names nothing.
+        redirect_slashes=False,
     )
     for module in (predict, evaluate, query, samples, label_studio, models, health, page):
         app.include_router(module.router)
+    app.include_router(inference_protocol.router)
     errors.install(app)
     security.install(app, service.settings)
     return Front(app, service, DIRECT)

@@ -91,7 +91,7 @@ async def read_request(
             f"`{unexpected}` stands in the query; with a JSON body every field stands in the body",
             field=unexpected,
         )
-    fields = _read_json(body)
+    fields = read_json(body)
     inputs = fields.pop("inputs", None)
     return check(schema, fields, strict=True), RawInputs(inputs)
 
@@ -128,7 +128,12 @@ async def read_body(request: Request, limit_bytes: int) -> bytearray:
     return body
 
 
-def _read_json(body: bytearray) -> dict[str, Any]:
+def read_json(body: bytes | bytearray) -> dict[str, Any]:
+    """A JSON object, in which NaN and infinity may stand as Python writes them.
+
+    Raises:
+        MalformedBody: it is none.
+    """
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -142,7 +147,7 @@ def _read_json(body: bytearray) -> dict[str, Any]:
     return content
 
 
-def _read_json_with_nan(body: bytearray, error: Exception) -> Any:
+def _read_json_with_nan(body: bytes | bytearray, error: Exception) -> Any:
     # Python's own json writes NaN and Infinity; such a body gets the error that names the index.
     try:
         return json.loads(body)

@@ -7,8 +7,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from fastapi import Request, Response
 
 from service.api import evaluate, predict
+from service.api.inference_protocol import infer
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-DIRECT: Mapping[str, Endpoint] = {"/predict": predict.predict, "/eval": evaluate.evaluate}
-"""By path, for POST."""
+DIRECT: Mapping[str, Endpoint] = {
+    "/predict": predict.predict,
+    "/eval": evaluate.evaluate,
+    infer.ROUTE: infer.infer,
+}
+"""By route, for POST."""

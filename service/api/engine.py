@@ -110,6 +110,8 @@ async def compute(
     *,
     keep: bool = False,
     degradable: bool = False,
+    within_s: float | None = None,
+    of_priority: Priority | None = None,
 ) -> Computed:
     """Have a request computed, within its own deadline and as long as its client waits.
 
@@ -121,6 +123,8 @@ async def compute(
         fields: wanted; the answer may hold more.
         keep: whether its rows may be kept for labelling.
         degradable: whether it may get fewer passes while others wait; `Computed.plan` says.
+        within_s: a deadline that stands elsewhere than in the request's headers.
+        of_priority: one that stands elsewhere than in its headers.
 
     Raises:
         CandorError: of `Runner.submit`.
@@ -136,9 +140,10 @@ async def compute(
             }
         )
     traceparent = None if trace is None else trace.traceparent
+    timeout = timeout_s(request) if within_s is None else min(timeout_s(request), within_s)
     call = Call(
-        *(request_id(request), plan, tuple(fields), keep, timeout_s(request), traceparent),
-        priority=priority(request),
+        *(request_id(request), plan, tuple(fields), keep, timeout, traceparent),
+        priority=priority(request) if of_priority is None else of_priority,
         degradable=degradable,
     )
     engine = desk_of(request).engine

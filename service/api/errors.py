@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 
 from service import errors, logs
 from service.api.bodies import JSON
+from service.api.inference_protocol.errors import covers, refusal
 from service.api.scope import desk_of, note_reason, request_id
 
 log = logging.getLogger(__name__)
@@ -94,13 +95,19 @@ def answer(request: Request, error: Exception) -> Response:
 
 
 def problem(request: Request, status: int, title: str, detail: str, **members: Any) -> Response:
-    """One problem document; members that are None are left out."""
+    """One problem document; members that are None are left out.
+
+    Under `/v2` it is what the protocol there has instead.
+    """
+    shown = detail if len(detail) <= _LONGEST_DETAIL else detail[:_LONGEST_DETAIL] + "…"
+    if covers(request.url.path):
+        return refusal(status, shown)
     slug = title.lower().replace(" ", "-")
     body = {
         "type": f"urn:candor:problem:{slug}",
         "title": title,
         "status": status,
-        "detail": detail if len(detail) <= _LONGEST_DETAIL else detail[:_LONGEST_DETAIL] + "…",
+        "detail": shown,
         "instance": request.url.path,
         **{key: value for key, value in members.items() if value is not None},
         "request_id": request_id(request),

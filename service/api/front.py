@@ -23,6 +23,7 @@ from service.api.bodies import read_body
 from service.api.direct import Endpoint
 from service.api.engine import check_door
 from service.api.headers import AnswerHeaders
+from service.api.inference_protocol.infer import PATH, ROUTE
 from service.api.origins import Origins, answer_preflight
 from service.api.scope import Desk
 from service.api.security import Guard
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from service.tracing.spans import RequestSpans
 
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
+_INFER = "/infer"
 _REQUEST_ID_HEADER = b"x-request-id"
 _TRACE_HEADERS = (b"traceparent", b"tracestate")
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -50,7 +52,7 @@ class Front:
     Args:
         app: serves what is not direct.
         desk: what requests are answered with.
-        direct: endpoints by path, for POST; all have the engine compute.
+        direct: endpoints by route, for POST; all have the engine compute.
     """
 
     def __init__(self, app: ASGIApp, desk: Desk, direct: Mapping[str, Endpoint]) -> None:
@@ -63,7 +65,9 @@ class Front:
 
     def serves(self, scope: Scope) -> bool:
         """Whether a request takes the short way to an endpoint."""
-        return scope["type"] == "http" and self._endpoint(scope) is not None
+        return (
+            scope["type"] == "http" and scope["method"] == "POST" and _route(scope) in self._direct
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -72,8 +76,8 @@ class Front:
         started_s = time.perf_counter()
         number, state = self._begin(scope)
         trace = self._begin_trace(scope, state)
-        path = scope["path"]
-        endpoint = self._endpoint(scope)
+        route = _route(scope)
+        endpoint = self._direct.get(route) if scope["method"] == "POST" else None
         code = 500
 
         async def send_noted(message: Message) -> None:
@@ -98,12 +102,12 @@ class Front:
                 await _answer(endpoint, Request(scope, receive), send_noted)
         finally:
             if endpoint is None:
-                path = getattr(scope.get("route"), "path", "other")
+                route = getattr(scope.get("route"), "path", "other")
             elapsed_s = time.perf_counter() - started_s
-            self._desk.tally.answered(state.get("model", ""), path, code, elapsed_s)
-            logs.access(scope["method"], scope["path"], path, code, elapsed_s)
+            self._desk.tally.answered(state.get("model", ""), route, code, elapsed_s)
+            logs.access(scope["method"], scope["path"], route, code, elapsed_s)
             if trace is not None:
-                trace.end(path, code, state.get("model", ""))
+                trace.end(route, code, state.get("model", ""))
 
     def _begin_trace(self, scope: Scope, state: dict[str, Any]) -> RequestSpans | None:
         tracing = self._desk.tracing
@@ -135,9 +139,6 @@ class Front:
         logs.concerning(state)
         return number, state
 
-    def _endpoint(self, scope: Scope) -> Endpoint | None:
-        return self._direct.get(scope["path"]) if scope["method"] == "POST" else None
-
     async def _through_the_app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """FastAPI reads bodies whole, however large: here with the limit of all others."""
         if scope["method"] in _WITHOUT_BODY:
@@ -162,6 +163,15 @@ class Front:
         headers += self._origins.headers(scope)
         if self._desk.engine.draining:
             headers.append((b"connection", b"close"))
+
+
+def _route(scope: Scope) -> str:
+    """The path, or the route of the inference protocol that it is of, whose parts it then notes."""
+    path: str = scope["path"]
+    if path.endswith(_INFER) and (found := PATH.fullmatch(path)) is not None:
+        scope["path_params"] = found.groupdict()
+        return ROUTE
+    return path
 
 
 async def _answer(endpoint: Endpoint, request: Request, send: Send) -> None:

@@ -8,7 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.api.documentation import problems
 from service.api.errors import problem
-from service.api.scope import service_of
+from service.api.scope import Service, service_of
 from service.registry.registry import State
 from service.types import ModelRef
 
@@ -18,10 +18,9 @@ router = APIRouter()
 @router.get("/livez", response_model=None, responses=problems(503))
 async def live(request: Request) -> Response | dict[str, bool]:
     """The process answers and its engine comes back; 503 where only a restart helps."""
-    hung_s = service_of(request).runner.hung_s
-    if hung_s is None:
+    detail = why_not_live(service_of(request))
+    if detail is None:
         return {"live": True}
-    detail = f"the engine has not come back from a model for {hung_s:.0f} s; start it again"
     return problem(request, 503, "Not live", detail)
 
 
@@ -33,21 +32,36 @@ async def ready(request: Request) -> Response | dict[str, object]:
     """
     service = service_of(request)
     states = {model.name: model.state.value for model in service.registry.models()}
-    if service.runner.draining:
-        detail = "shutting down"
-    elif service.runner.hung_s is not None:
-        detail = "the engine does not come back from a model; GET /livez"
-    elif not service.registry.loaded.is_set():
-        detail = "models are still loading"
-    elif not states:
-        detail = "there is no model; put one into the repository and POST /models/{name}/load"
-    elif State.READY not in states.values() and {*states.values()} != {State.UNLOADED}:
-        detail = "no model serves; GET /models says why"
-    else:
+    detail = why_not_ready(service)
+    if detail is None:
         return {"ready": True, "models": states}
     response = problem(request, 503, "Not ready", detail, models=states)
     response.headers["Retry-After"] = "1"
     return response
+
+
+def why_not_live(service: Service) -> str | None:
+    """What only a restart helps against; None where there is nothing."""
+    hung_s = service.runner.hung_s
+    if hung_s is None:
+        return None
+    return f"the engine has not come back from a model for {hung_s:.0f} s; start it again"
+
+
+def why_not_ready(service: Service) -> str | None:
+    """What keeps a server from being ready; None where it is."""
+    states = {model.state for model in service.registry.models()}
+    if service.runner.draining:
+        return "shutting down"
+    if service.runner.hung_s is not None:
+        return "the engine does not come back from a model; GET /livez"
+    if not service.registry.loaded.is_set():
+        return "models are still loading"
+    if not states:
+        return "there is no model; put one into the repository and POST /models/{name}/load"
+    if State.READY not in states and states != {State.UNLOADED}:
+        return "no model serves; GET /models says why"
+    return None
 
 
 @router.get("/metrics")

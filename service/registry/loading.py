@@ -33,7 +33,7 @@ from service.errors import CalibrationFailed, CandorError, ModelBroken
 from service.inference import prediction
 from service.inference.devices import Resources
 from service.inference.ensemble import Ensemble
-from service.inference.fields import FIELDS, SUMMARY_FIELDS, Fields
+from service.inference.fields import FIELDS, ROWS_SECOND, SUMMARY_FIELDS, Fields
 from service.inference.graph import GraphNetwork
 from service.inference.masks import member_seed
 from service.inference.outputs import check_outputs, values
@@ -48,7 +48,7 @@ from service.registry.calibrated import CalibratedPrediction
 from service.registry.manifest import InputSpec, Manifest
 from service.registry.members import member_files, passes_warnings, read_note
 from service.registry.repository import NOTE, inside, refuse_links_out
-from service.registry.verified import VerifiedModel
+from service.registry.verified import Held, VerifiedModel
 from service.types import ModelRef, SamplePlan, Task
 
 log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ def load_version(
     with _explained(folder, manifest, ""):
         plan = SamplePlan(max(2, len(members)), manifest.seed, manifest.masks)
         request = Request(members[0].example(2), plan, FIELDS)
-        prediction.predict(sampler, manifest.task, [request])
+        [answer] = prediction.predict(sampler, manifest.task, [request])
     log.info("verified %s: %s", ref, sampler.strategy.reason)
     conditions = Conditions(
         repository.weights_digest(folder, ref.version, manifest),
@@ -166,6 +166,7 @@ def load_version(
         outputs=_outputs(manifest, members[0].output_shape),
         precision=sampler.precision,
         conditions=conditions,
+        held=_held(answer, manifest.input),
         warnings=warned,
         origin=note.origin,
         calibration=calibration,
@@ -195,6 +196,22 @@ def _outputs(manifest: Manifest, shape: torch.Size) -> int:
     """C, of raw outputs [B], [B, C, D...] or, with their noise, [B, 2 C, D...]."""
     width = shape[1] if len(shape) > 1 else 1
     return width // 2 if manifest.task is Task.HETEROSCEDASTIC_REGRESSION else width
+
+
+def _held(answer: Fields | None, spec: InputSpec) -> dict[str, Held]:
+    """What an answer of two rows tells of all answers."""
+    assert answer is not None, "somebody waited for it"
+    arrays = {name: array for name, array in answer.items() if array is not None}
+    places = arrays["mean"].ndim - 2 if -1 in spec.shape else 0
+    found: dict[str, Held] = {}
+    for name in arrays.keys() & {*FIELDS}:
+        shape = [*arrays[name].shape]
+        shape[1 if name in ROWS_SECOND else 0] = -1
+        if name == "samples":
+            shape[0] = -1
+        shape[len(shape) - places :] = [-1] * places
+        found[name] = Held(str(arrays[name].dtype), tuple(shape))
+    return found
 
 
 def _calibration(

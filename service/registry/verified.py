@@ -15,6 +15,19 @@ _generations = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """A field that predictions of a version hold.
+
+    Args:
+        dtype: as NumPy names it.
+        shape: −1 where the numbers of rows, passes or places of a variable input stand.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class VerifiedModel:
     """What is known of a version that was verified: all that a request and its answer need.
 
@@ -26,6 +39,7 @@ class VerifiedModel:
         outputs: C, of classes or predicted values.
         precision: that its passes are computed in, as PyTorch names it.
         conditions: under which a calibration made now would hold.
+        held: which of `fields.FIELDS` its predictions hold, calibration apart.
         warnings: what its maker should look at.
         origin: of its members, as `members.json` says.
         calibration: what the version learned from held-out data, where that holds for it.
@@ -40,6 +54,7 @@ class VerifiedModel:
     outputs: int
     precision: str
     conditions: Conditions
+    held: Mapping[str, Held]
     warnings: tuple[str, ...] = ()
     origin: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None

@@ -36,6 +36,7 @@ from service.scheduling.computation import Computation, Job, Outcome
 from service.scheduling.drift import Drift
 from service.scheduling.engine import EngineThread, Slice
 from service.scheduling.scheduler import Scheduler
+from service.scheduling.statistics import Ran, Statistics
 from service.scheduling.traces import StepTraces
 from service.scheduling.work import Step, Work
 from service.types import UNKNOWN, ModelRef, Origin, Priority, SamplePlan
@@ -109,6 +110,7 @@ class Runner:
         self._idle = asyncio.Event()
         self._idle.set()
         self.draining = False
+        self.statistics = Statistics()
         metrics.read_when_asked(lambda: scheduler.size_bytes, lambda: self._unfinished)
 
     @property
@@ -330,7 +332,18 @@ class Runner:
         self._traces.ended(step, jobs, outcomes)
         model = step.works[0].model
         metrics = self._metrics.of(model)
-        metrics.busy_seconds_total.inc(sum(o.seconds for o in outcomes))
+        seconds = sum(outcome.seconds for outcome in outcomes)
+        metrics.busy_seconds_total.inc(seconds)
+        now = time.monotonic()
+        self.statistics.add(
+            jobs[0].model.ref,
+            [
+                Ran(work.rows, now - work.queued_s, failed=outcome.fields is None)
+                for work, outcome in zip(step.works, outcomes, strict=True)
+                if outcome.fields is not None or outcome.error is not None
+            ],
+            seconds,
+        )
         ran = [job for job, o in zip(jobs, outcomes, strict=True) if o.fields or o.error]
         if ran:
             metrics.batch_rows.observe(sum(job.inputs.shape[0] for job in ran))

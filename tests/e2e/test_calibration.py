@@ -106,6 +106,38 @@ def test_passes_it_was_not_made_for_get_none_of_it_and_are_told_why(calibrated: 
     assert answer["calibration"] == "not applied: it was made for 50 passes, not 20"
 
 
+def test_the_inference_protocol_has_the_calibrated_outputs(
+    repository: Path, calibrated: Server
+) -> None:
+    inputs = rows(repository, "digits")[:3]
+    expected = calibrated.post("/predict", {"inputs": inputs}).json()
+    sent = {"name": "input", "shape": [3, 1, 8, 8], "datatype": "FP32", "data": inputs}
+    answer = calibrated.post("/v2/models/digits/infer", {"inputs": [sent]}).json()
+    assert answer["parameters"]["calibration"] == "applied"
+    assert answer["parameters"]["ood_score"] == "predictive_entropy"
+    assert answer["parameters"]["ood_threshold"] == expected["ood"]["threshold"]
+    metadata = calibrated.get("/v2/models/digits").json()["outputs"]
+    given = {one["name"]: one for one in answer["outputs"]}
+    described = {one["name"]: one for one in metadata}
+    for name in ("ood_values", "ood_flagged", "prediction_set", "calibrated_mean"):
+        assert given[name]["datatype"] == described[name]["datatype"]
+        assert given[name]["shape"] == [3, *described[name]["shape"][1:]]
+    assert given["ood_flagged"]["data"] == expected["ood"]["flagged"]
+    holds = np.reshape(given["prediction_set"]["data"], (3, 10))
+    named = [[str(place) for place in np.flatnonzero(row)] for row in holds]
+    assert named == expected["prediction_set"]
+
+    other: dict[str, object] = {"inputs": [sent], "parameters": {"passes": 20}}
+    without = calibrated.post("/v2/models/digits/infer", other).json()
+    assert without["parameters"]["calibration"].startswith("not applied: ")
+    assert "ood_flagged" not in [one["name"] for one in without["outputs"]]
+    asked = calibrated.post(
+        "/v2/models/digits/infer", {**other, "outputs": [{"name": "ood_flagged"}]}
+    )
+    assert asked.status_code == 422
+    assert "made for 50 passes" in asked.json()["error"]
+
+
 def test_arrays_say_what_json_says(repository: Path, calibrated: Server) -> None:
     with np.load(repository / "digits.npz") as arrays:
         x = arrays["x"]

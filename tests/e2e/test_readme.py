@@ -119,6 +119,17 @@ def test_the_python_client_example_runs(
     assert capsys.readouterr().out.count("[") == 2
 
 
+def test_the_triton_client_example_runs(
+    shipped: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [code] = [block for block in _blocks("python") if "tritonclient" in block]
+    address = shipped.url.removeprefix("http://")
+    exec(compile(code.replace("127.0.0.1:8000", address), "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "[b'" in printed
+    assert "'passes': 100" in printed
+
+
 def test_every_setting_field_task_key_and_route_is_documented(shipped: Server) -> None:
     for name, field in Settings.model_fields.items():
         assert (

@@ -1,0 +1,20 @@
+"""Errors under `/v2`: one member, `error`, whatever went wrong."""
+
+from __future__ import annotations
+
+import orjson
+from fastapi import Response
+
+_ROOT = "/v2"
+
+
+def covers(path: str) -> bool:
+    """Whether whoever asks for this path expects the protocol's errors."""
+    return path == _ROOT or path.startswith(_ROOT + "/")
+
+
+def refusal(status: int, detail: str) -> Response:
+    """The protocol's form of an error."""
+    # What came may hold halves of characters, which JSON can say and UTF-8 cannot.
+    text = detail.encode("utf-8", "replace").decode()
+    return Response(orjson.dumps({"error": text}), status, media_type="application/json")
