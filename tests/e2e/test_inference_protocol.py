@@ -412,7 +412,7 @@ def test_a_coding_that_is_not_known_and_a_body_too_large_are_refused(odd: Server
 
 def test_a_deadline_stands_in_the_parameters_in_microseconds(odd: Server) -> None:
     body = {
-        "inputs": [{"name": "input", "shape": [1, 1], "datatype": "FP32", "data": [2000.0]}],
+        "inputs": [{"name": "input", "shape": [1, 1], "datatype": "FP32", "data": [800.0]}],
         "parameters": {"timeout": 200_000, "passes": 2},
     }
     response = infer(odd, body, "/v2/models/slow/infer")
@@ -487,5 +487,5 @@ def test_the_repository_is_listed_loaded_and_unloaded(odd: Server) -> None:
 def test_what_is_counted_names_the_route_not_the_path(odd: Server) -> None:
     infer(odd, {"inputs": [INPUT]}, "/v2/models/good/versions/1/infer")
     metrics = odd.get("/metrics").text
-    labels = 'candor_requests_total{code="200",endpoint="/v2/models/{model}/infer",model="good"}'
+    labels = 'candor_requests_total{code="200",endpoint="/v2/models/{name}/infer",model="good"}'
     assert labels in metrics

@@ -107,6 +107,22 @@ BODIES: dict[str, tuple[str, dict[str, Any]]] = {
     "too much": ("/predict", {"model": "good", "inputs": [ROW], "passes": 2_000_000}),
     "fails": ("/predict", {"model": "fragile", "inputs": [[101.0]]}),
     "no path": ("/nothing", {}),
+    "infer": (
+        "/v2/models/good/infer",
+        {
+            "inputs": [{"name": "input", "shape": [1, 4], "datatype": "FP32", "data": ROW}],
+            "parameters": {"passes": 20, "seed": 7, "binary_data_output": False},
+        },
+    ),
+    "infer by version": (
+        "/v2/models/good/versions/1/infer",
+        {
+            "inputs": [{"name": "input", "shape": [1, 4], "datatype": "FP32", "data": ROW}],
+            "outputs": [{"name": "samples"}, {"name": "label"}],
+        },
+    ),
+    "infer of nothing": ("/v2/models/good/infer", {"inputs": []}),
+    "metadata": ("/v2/repository/index", {}),
 }
 
 
