@@ -272,6 +272,8 @@ WRONG: list[tuple[Any, int, str]] = [
     ({"inputs": [INPUT], "parameters": {"mode": "train"}}, 422, "predict, eval"),
     ({"inputs": [INPUT], "parameters": {"mode": "eval", "passes": 9}}, 422, "`passes`"),
     ({"inputs": [INPUT], "parameters": {"timeout": -1}}, 422, "microseconds"),
+    ({"inputs": [INPUT], "parameters": {"priority": "first"}}, 422, "high, normal, low"),
+    ({"inputs": [INPUT], "parameters": {"priority": -1}}, 422, "high, normal, low"),
     ({"inputs": [INPUT], "parameters": {"binary_data_output": 1}}, 400, "true or false"),
     ({"inputs": [INPUT], "outputs": {}}, 400, "`outputs`"),
     ({"inputs": [INPUT], "outputs": [{}]}, 400, "`name`"),
@@ -418,6 +420,14 @@ def test_a_deadline_stands_in_the_parameters_in_microseconds(odd: Server) -> Non
     response = infer(odd, body, "/v2/models/slow/infer")
     assert response.status_code == 504
     assert "0.2 seconds" in response.json()["error"]
+
+
+@pytest.mark.parametrize("priority", ["high", "normal", "LOW", 0, 1, 2, 3, 4000])
+def test_a_priority_stands_in_the_parameters_by_name_or_by_tritons_number(
+    odd: Server, priority: str | int
+) -> None:
+    response = infer(odd, {"inputs": [INPUT], "parameters": {"priority": priority}})
+    assert response.status_code == 200, response.text
 
 
 def test_a_model_that_fails_answers_500_and_is_counted(odd: Server) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from service.api.bodies import JSON, check, read_body
-from service.api.engine import compute
+from service.api.engine import Computed, compute
 from service.api.inference_protocol.binary import LENGTH_HEADER, Part, join, json_length
 from service.api.inference_protocol.compression import asked_for, compressed, decompressed
 from service.api.inference_protocol.documents import describe_infer
@@ -30,13 +30,13 @@ from service.api.inference_protocol.requests import (
 )
 from service.api.inference_protocol.tensors import datatype_of, to_bytes, to_json
 from service.api.limits import check_work
-from service.api.predict import plan_and_fields
+from service.api.predict import head, plan_and_fields
 from service.api.scope import desk_of, header, request_id, served_by
 from service.errors import InvalidInput
 from service.inference.fields import EVALUATION_FIELDS, Fields
 from service.registry.verified import VerifiedModel
 from service.schemas import PredictRequest
-from service.types import SamplePlan
+from service.types import Priority, SamplePlan
 
 router = APIRouter()
 
@@ -57,7 +57,8 @@ async def infer(request: Request) -> Response:
     """What /predict or, with the parameter `mode` "eval", /eval computes, as tensors.
 
     `passes`, `tolerance`, `max_passes`, `seed` and `masks` are parameters of the request; what was
-    used comes back in those of the response. `timeout` is the deadline in microseconds.
+    used comes back in those of the response. `timeout` is the deadline in microseconds, `priority`
+    one of high, normal and low, or Triton's number.
     """
     desk = desk_of(request)
     limit_bytes = desk.settings.max_body_bytes
@@ -97,10 +98,20 @@ async def _predict(request: Request, model: VerifiedModel, asked: InferRequest) 
     adaptive = plan.tolerance is not None
     inputs = batch(asked.array, model.manifest.input)
     check_work(request, len(inputs), plan.passes, "max_passes" if adaptive else "passes")
+    # What was asked for by name is given: with fewer passes a calibration would not hold.
+    named = names and any(output.calibrated for output in outputs)
     computed = await compute(
-        request, model, inputs, plan, wanted, keep=True, within_s=_timeout_s(asked.parameters)
+        request,
+        model,
+        inputs,
+        plan,
+        wanted,
+        keep=True,
+        degradable=not adaptive and "passes" not in given and not named,
+        within_s=_timeout_s(asked.parameters),
+        of_priority=_priority(asked.parameters),
     )
-    return model, outputs, computed.fields, _used(model, computed.plan or plan, outputs)
+    return model, outputs, computed.fields, _used(model, plan, computed, outputs)
 
 
 async def _evaluate(request: Request, model: VerifiedModel, asked: InferRequest) -> Answer:
@@ -122,6 +133,7 @@ async def _evaluate(request: Request, model: VerifiedModel, asked: InferRequest)
         None,
         EVALUATION_FIELDS,
         within_s=_timeout_s(asked.parameters),
+        of_priority=_priority(asked.parameters),
     )
     return model, outputs, computed.fields, {"mode": "eval"}
 
@@ -153,19 +165,36 @@ def _timeout_s(parameters: Parameters) -> float | None:
     return given / _MICROSECONDS if given else None
 
 
-def _used(model: VerifiedModel, plan: SamplePlan, outputs: Sequence[Output]) -> dict[str, Any]:
-    """How often and from where was drawn, and what flags of a calibration are to be read by."""
-    used: dict[str, Any] = {"mode": "predict", "seed": plan.seed, "masks": plan.masks.value}
-    if plan.tolerance is None:
-        used["passes"] = plan.passes
-    else:
+def _priority(parameters: Parameters) -> Priority | None:
+    """That of the parameter, by name or as Triton counts: 1 is the highest, 0 the usual one."""
+    given = parameters.get("priority")
+    if given is None or (given == 0 and not isinstance(given, bool)):
+        return None
+    if isinstance(given, str) and given.upper() in Priority.__members__:
+        return Priority[given.upper()]
+    if isinstance(given, int) and not isinstance(given, bool) and given > 0:
+        return Priority(min(given - 1, max(Priority)))
+    known = [name.lower() for name in Priority.__members__]
+    raise InvalidInput(
+        f"`priority` is {given!r}; expected one of {', '.join(known)}, or a number from 1",
+        field="priority",
+        expected=known,
+        received=given,
+    )
+
+
+def _used(
+    model: VerifiedModel, plan: SamplePlan, computed: Computed, outputs: Sequence[Output]
+) -> dict[str, Any]:
+    """What stands before the fields of /predict, and what flags of a calibration are read by."""
+    used = {"mode": "predict", **head(model, plan, computed), "masks": plan.masks.value}
+    if plan.tolerance is not None:
+        # Those of each row are an output.
+        del used["passes"]
         used |= {"tolerance": plan.tolerance, "max_passes": plan.passes}
-    reason = model.not_calibrated_for(plan)
-    if reason is not None:
-        used["calibration"] = f"not applied: {reason}"
-    elif model.calibration is not None:
-        used["calibration"] = "applied"
-    if any(output.field == "ood" for output in outputs) and model.calibration is not None:
+    if (degraded := used.pop("degraded", None)) is not None:
+        used |= {"degraded": degraded["reason"], "requested_passes": degraded["requested_passes"]}
+    if model.calibration is not None and any(output.field == "ood" for output in outputs):
         used |= {
             "ood_score": model.calibration.score.name,
             "ood_threshold": model.calibration.threshold.value,
@@ -202,14 +231,14 @@ async def _write(
         else:
             described["data"] = to_json(array)
         tensors.append(described)
-    head = {
+    answer = {
         "model_name": model.ref.name,
         "model_version": str(model.ref.version),
         **({} if asked.id is None else {"id": asked.id}),
         "parameters": used,
         "outputs": tensors,
     }
-    body, length = join(head, parts)
+    body, length = join(answer, parts)
     headers = {LENGTH_HEADER: str(length)} if parts else {}
     coding = asked_for(header(request, b"accept-encoding"))
     if coding is not None:

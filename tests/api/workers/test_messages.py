@@ -12,7 +12,7 @@ from service.api.engine import Call
 from service.api.workers import messages
 from service.errors import CandorError, InvalidInput, LimitExceeded, QueueFull
 from service.registry.manifest import read_manifest
-from service.registry.verified import VerifiedModel
+from service.registry.verified import Held, VerifiedModel
 from service.types import Masks, ModelRef, SamplePlan
 from tests.calibration.test_artifact import CONDITIONS, calibration
 
@@ -64,6 +64,7 @@ def test_all_that_is_known_of_a_version(tmp_path: Path) -> None:
         outputs=3,
         precision="float32",
         conditions=CONDITIONS,
+        held={"samples": Held("float32", (-1, -1, 3))},
         warnings=("look at this",),
         origin={"method": "laplace", "draws": [1, 2]},
         calibration=calibration(),
