@@ -1,13 +1,35 @@
-"""All passes of a batch at once, for tests that look at the samples themselves."""
+"""Samplers of the tests' networks, and all passes of a batch at once: the samples themselves."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from service.inference.posterior import Posterior
+from service.inference.sampler import Sampler, build_sampler
 from service.types import Masks
+from tests.networks import build, example
+
+
+@functools.cache
+def sampler_of(name: str, memory_bytes: int = 2**26) -> Sampler:
+    """Of one of the tests' networks, for all tests together: exporting takes a second."""
+    return new_sampler_of(name, memory_bytes)
+
+
+def new_sampler_of(name: str, memory_bytes: int = 2**26, noise_bytes: int = 2**27) -> Sampler:
+    """The same, for a test that changes it."""
+    device = torch.device("cpu")
+    return build_sampler(
+        build(name),
+        example(name),
+        device=device,
+        memory_bytes=memory_bytes,
+        noise_bytes=noise_bytes,
+    )
 
 
 def outputs_of(

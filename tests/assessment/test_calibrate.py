@@ -58,7 +58,11 @@ def truth_in_set(data: Labelled, found: Fields) -> NDArray[np.bool_]:
 
 @cache
 def digits() -> tuple[LoadedModel, Labelled]:
-    return shipped("digits"), held_out_digits()
+    """With ten passes: what is promised holds for any number of them."""
+    model = shipped("digits")
+    manifest = model.manifest.model_copy(update={"passes": 10})
+    conditions = dataclasses.replace(model.conditions, passes=10)
+    return dataclasses.replace(model, manifest=manifest, conditions=conditions), held_out_digits()
 
 
 @cache

@@ -64,13 +64,17 @@ REPORTS: dict[str, Callable[[], Report]] = {
 }
 
 
-@pytest.fixture(params=REPORTS)
+@pytest.fixture(scope="module", params=REPORTS)
 def report(request: pytest.FixtureRequest) -> Report:
     return REPORTS[request.param]()
 
 
-def test_nothing_is_fetched_and_nothing_runs(report: Report) -> None:
-    page = render(report)
+@pytest.fixture(scope="module")
+def page(report: Report) -> str:
+    return render(report)
+
+
+def test_nothing_is_fetched_and_nothing_runs(page: str) -> None:
     # Base64 may hold two slashes.
     without_pictures = re.sub(r"base64,[\w+/=]*", "", page)
     assert not re.search(r"https?:|//\w|@import", without_pictures)
@@ -85,27 +89,26 @@ def test_nothing_is_fetched_and_nothing_runs(report: Report) -> None:
         assert where.startswith("#")
 
 
-def test_every_figure_says_what_it_shows(report: Report) -> None:
-    drawings = Tags(render(report)).named("svg")
+def test_every_figure_says_what_it_shows(page: str) -> None:
+    drawings = Tags(page).named("svg")
     assert len(drawings) >= 4
     assert all(len(each["aria-label"] or "") > 40 for each in drawings)
-    assert all(each["alt"] for each in Tags(render(report)).named("img"))
+    assert all(each["alt"] for each in Tags(page).named("img"))
 
 
-def test_what_is_referred_to_is_there_once(report: Report) -> None:
-    page = render(report)
+def test_what_is_referred_to_is_there_once(page: str) -> None:
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(set(ids)) == len(ids)
     referred = re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', page)
     assert {first or second for first, second in referred} <= set(ids)
 
 
-def test_the_same_numbers_are_the_same_file(report: Report) -> None:
-    assert render(report) == render(report)
+def test_the_same_numbers_are_the_same_file(report: Report, page: str) -> None:
+    assert render(report) == page
 
 
-def test_colours_are_the_pages_own(report: Report) -> None:
-    drawings = re.findall(r"<svg.*?</svg>", render(report), flags=re.DOTALL)
+def test_colours_are_the_pages_own(page: str) -> None:
+    drawings = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
     assert all("var(--ink)" in drawing for drawing in drawings)
     assert not any(re.search(r"#[0-9a-f]{6}\b", drawing) for drawing in drawings)
 

@@ -19,6 +19,16 @@ def shipped() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Two classifiers of four numbers, `first` and `second`, served with the defaults."""
+    root = tmp_path_factory.mktemp("tiny")
+    write_model(root, "first", more='labels = ["a", "b", "c"]')
+    write_model(root, "second")
+    with serving(root, "--default-model", "first") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def odd_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with good, slow, fragile and broken models."""
     root = tmp_path_factory.mktemp("odd")

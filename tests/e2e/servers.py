@@ -1,9 +1,19 @@
-"""A real server process, as `candor serve` starts it."""
+"""A real server process, as `candor serve` starts it.
+
+Each start costs four seconds of a core, most of them for PyTorch, and each shipped model up to a
+second more. So a test asks for one of the session's servers where it can (`conftest.py`): `tiny`
+for whatever any model shows, `shipped` for what is said of the shipped ones, `odd` for what is slow
+or broken. A file that needs settings of its own shares a server in a fixture of the module, with
+models of `write_model` or some of the shipped ones (`copied`).
+
+Tests that share a server also share a process of the run, so that it starts once.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -37,6 +47,13 @@ class Server:
     def get(self, path: str) -> httpx.Response:
         """GET a path."""
         return httpx.get(self.url + path, timeout=60.0)
+
+
+def copied(root: Path, *names: str) -> Path:
+    """Some of the shipped models in a repository of their own; returns it."""
+    for name in names:
+        shutil.copytree(SHIPPED / name, root / name)
+    return root
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 
 from service.api.predict import DEFAULT_FIELDS
 from service.client import Client
-from tests.e2e.servers import SHIPPED, Server, serving
+from tests.e2e.servers import SHIPPED, Server, copied, serving
 from tests.repositories import build_network, write_model
 
 DIGITS = json.loads((SHIPPED / "digits" / "example.json").read_text())
@@ -108,8 +109,8 @@ def test_a_random_seed_is_echoed_and_repeats_the_answer(shipped: Server) -> None
     assert shipped.post("/predict", {**CO2, "seed": first["seed"]}).json() == first
 
 
-def test_a_restarted_server_gives_the_same_answer(shipped: Server) -> None:
-    with serving(SHIPPED) as restarted:
+def test_a_restarted_server_gives_the_same_answer(shipped: Server, tmp_path: Path) -> None:
+    with serving(copied(tmp_path, "co2")) as restarted:
         assert restarted.post("/predict", CO2).json() == shipped.post("/predict", CO2).json()
 
 
@@ -218,7 +219,7 @@ def build():
 
 
 @pytest.fixture(scope="module")
-def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root = tmp_path_factory.mktemp("tasks")
     write_model(root, "noisy", HETEROSCEDASTIC, task="heteroscedastic_regression")
     write_model(root, "tags", task="multilabel", more='labels = ["a", "b", "c"]')
@@ -226,35 +227,35 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for task in ("classification", "multilabel"):
         names = 'labels = ["a", "b", "c"]'
         write_model(root, f"pixels_{task}", PIXELS, task=task, shape="[1, -1, -1]", more=names)
-    return root
+    with serving(root) as server:
+        yield server
 
 
-def test_every_task_answers_what_it_has(tasks: Path) -> None:
+def test_every_task_answers_what_it_has(tasks: Server) -> None:
     rows = [[0.1, 0.2, 0.3, 0.4], [1.0, -1.0, 1.0, -1.0]]
-    with serving(tasks) as server:
-        noisy = server.post("/predict", {"model": "noisy", "inputs": rows}).json()
-        assert np.shape(noisy["aleatoric_std"]) == np.shape(noisy["epistemic_std"]) == (2, 1)
-        whole = np.square(noisy["aleatoric_std"]) + np.square(noisy["epistemic_std"])
-        entropy = 0.5 * np.log(2 * np.pi * np.e * whole[:, 0])
-        np.testing.assert_allclose(noisy["predictive_entropy"], entropy, rtol=1e-5)
-        assert noisy["label"] is None
+    noisy = tasks.post("/predict", {"model": "noisy", "inputs": rows}).json()
+    assert np.shape(noisy["aleatoric_std"]) == np.shape(noisy["epistemic_std"]) == (2, 1)
+    whole = np.square(noisy["aleatoric_std"]) + np.square(noisy["epistemic_std"])
+    entropy = 0.5 * np.log(2 * np.pi * np.e * whole[:, 0])
+    np.testing.assert_allclose(noisy["predictive_entropy"], entropy, rtol=1e-5)
+    assert noisy["label"] is None
 
-        tags = server.post("/predict", {"model": "tags", "inputs": rows}).json()
-        yes = np.array(tags["mean"]) >= 0.5
-        assert tags["label"] == [[n for n, y in zip("abc", row, strict=True) if y] for row in yes]
+    tags = tasks.post("/predict", {"model": "tags", "inputs": rows}).json()
+    yes = np.array(tags["mean"]) >= 0.5
+    assert tags["label"] == [[n for n, y in zip("abc", row, strict=True) if y] for row in yes]
 
-        for length in (3, 11):
-            body = {"model": "tokens", "inputs": [list(range(length))]}
-            tokens = server.post("/predict", body).json()
-            assert np.max(tokens["std"]) > 0
+    for length in (3, 11):
+        body = {"model": "tokens", "inputs": [list(range(length))]}
+        tokens = tasks.post("/predict", body).json()
+        assert np.max(tokens["std"]) > 0
 
 
-def test_every_pixel_has_its_prediction(tasks: Path) -> None:
+def test_every_pixel_has_its_prediction(tasks: Server) -> None:
     image = np.random.default_rng(0).standard_normal((2, 1, 4, 6)).tolist()
     fields = [*DEFAULT_FIELDS, "quantiles", "samples"]
-    with serving(tasks) as server, Client(server.url) as client:
+    with Client(tasks.url) as client:
         body = {"model": "pixels_classification", "inputs": image, "passes": 7, "return": fields}
-        answer = server.post("/predict", body).json()
+        answer = tasks.post("/predict", body).json()
         assert np.shape(answer["mean"]) == np.shape(answer["std"]) == (2, 3, 4, 6)
         assert np.shape(answer["mutual_information"]) == np.shape(answer["variance"]) == (2, 4, 6)
         assert np.shape(answer["samples"]) == (7, 2, 3, 4, 6)
@@ -267,9 +268,9 @@ def test_every_pixel_has_its_prediction(tasks: Path) -> None:
         plain = client.eval(image, model="pixels_classification")
         assert plain.label is not None
         assert plain.label.shape == (2, 4, 6)
-        tags = server.post("/predict", {"model": "pixels_multilabel", "inputs": image}).json()
+        tags = tasks.post("/predict", {"model": "pixels_multilabel", "inputs": image}).json()
         np.testing.assert_array_equal(tags["label"], np.array(tags["mean"]) >= 0.5)
-        lines = server.get("/metrics").text
+        lines = tasks.get("/metrics").text
         assert 'candor_uncertainty_count{measure="variance",model="pixels_multilabel"} 2' in lines
 
 

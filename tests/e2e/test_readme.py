@@ -21,7 +21,7 @@ from service.inference.fields import FIELDS
 from service.registry.manifest import Manifest
 from service.settings import Settings
 from service.types import Task
-from tests.e2e.servers import SHIPPED, Server, serving
+from tests.e2e.servers import SHIPPED, Server, copied, serving
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -98,7 +98,11 @@ def test_the_labelling_example_runs(tmp_path: Path) -> None:
         "CANDOR_DATABASE_URL": f"sqlite:///{tmp_path}/samples.sqlite",
         "CANDOR_KEEP_SAMPLES": "digits=all",
     }
-    with serving(SHIPPED, environment=environment) as server, Client(server.url) as client:
+    models = copied(tmp_path / "models", "digits")
+    with (
+        serving(models, environment=environment) as server,
+        Client(server.url) as client,
+    ):
         client.predict(load_digits().images[:12, None], model="digits")
         deadline = time.monotonic() + 30
         while len(client.samples().samples) < 12:

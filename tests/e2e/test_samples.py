@@ -19,7 +19,7 @@ from service.client import AsyncClient, Client, KeptSample
 from service.errors import InvalidInput, SampleConflict, SampleNotFound
 from service.settings import load_settings
 from tests.databases import PostgreSQL, sqlite_address
-from tests.e2e.servers import SHIPPED, Server, serving
+from tests.e2e.servers import SHIPPED, Server, copied, serving
 
 DIGITS = np.random.default_rng(0).uniform(0, 16, (12, 1, 8, 8)).astype(np.float32)
 
@@ -295,12 +295,14 @@ def test_what_was_kept_is_counted(client: Client, keeping: Server) -> None:
 
 
 def test_nothing_is_kept_unless_it_is_switched_on(tmp_path: Path) -> None:
-    environment = {"CANDOR_DATABASE_URL": sqlite_address(tmp_path)}
-    with serving(SHIPPED, environment=environment) as server:
+    store = tmp_path / "store"
+    store.mkdir()
+    environment = {"CANDOR_DATABASE_URL": sqlite_address(store)}
+    with serving(copied(tmp_path / "models", "digits"), environment=environment) as server:
         with Client(server.url) as client:
             client.predict(DIGITS, model="digits")
         time.sleep(0.5)
-        assert list(tmp_path.iterdir()) == []
+        assert list(store.iterdir()) == []
         assert server.get("/samples").json() == {"samples": [], "next": None}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -18,17 +17,11 @@ from service.inference.sampler import Sampler, build_sampler
 from service.inference.stopping import looks
 from service.types import Masks, SamplePlan, Task
 from tests.networks import build, example
-from tests.sampling import outputs_of
+from tests.sampling import outputs_of, sampler_of
 
 CPU = torch.device("cpu")
 ROUNDING = 1e-5
 """Products of batches of other sizes round otherwise in float32; outputs are of order one."""
-
-
-@functools.cache
-@functools.cache
-def sampler_of(name: str, memory_bytes: int = 2**26) -> Sampler:
-    return build_sampler(build(name), example(name), device=CPU, memory_bytes=memory_bytes)
 
 
 def alone(sampler: Sampler, task: Task, request: Request) -> Fields:

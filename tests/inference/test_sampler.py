@@ -13,17 +13,13 @@ from service.errors import ModelBroken
 from service.inference.boundary import Boundary
 from service.inference.noise import Noise
 from service.inference.program import Program
-from service.inference.sampler import Sampler, build_sampler
+from service.inference.sampler import build_sampler
 from service.inference.workers import workers
 from service.types import Masks
 from tests.networks import build, example
-from tests.sampling import outputs_of
+from tests.sampling import new_sampler_of, outputs_of, sampler_of
 
 CPU = torch.device("cpu")
-
-
-def sampler_of(name: str, memory_bytes: int = 64 * 2**20) -> Sampler:
-    return build_sampler(build(name), example(name), device=CPU, memory_bytes=memory_bytes)
 
 
 @pytest.mark.parametrize("masks", list(Masks))
@@ -100,15 +96,15 @@ def test_rows_of_several_seeds_are_each_what_they_are_alone(masks: Masks) -> Non
                 torch.testing.assert_close(got, alone[numbers, 0], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("masks", list(Masks))
+@pytest.mark.parametrize("noise_bytes", [0, 2**26])
 @pytest.mark.parametrize("name", ["mlp", "encoder", "lstm", "spatial_2d"])
-def test_chunks_that_run_side_by_side_give_what_they_give_alone(name: str, masks: Masks) -> None:
+def test_chunks_that_run_side_by_side_give_what_they_give_alone(
+    name: str, noise_bytes: int
+) -> None:
     inputs = example(name)(6)
-    expected = outputs_of(sampler_of(name), inputs, 30, masks)
-    for noise_bytes in (0, 2**26):
-        sampler = build_sampler(
-            build(name), example(name), device=CPU, memory_bytes=2**26, noise_bytes=noise_bytes
-        )
+    sampler = new_sampler_of(name, noise_bytes=noise_bytes)
+    for masks in Masks:
+        expected = outputs_of(sampler_of(name), inputs, 30, masks)
         for chunk in (1, 4, 15):
             sampler._several = (chunk, workers(3))
             assert sampler.chunking(inputs, 6 * 30).threads is workers(3)
@@ -118,21 +114,21 @@ def test_chunks_that_run_side_by_side_give_what_they_give_alone(name: str, masks
 
 
 def test_little_work_is_not_shared_out() -> None:
-    sampler = sampler_of("mlp")
+    sampler = new_sampler_of("mlp")
     sampler._several = (10, workers(2))
     assert sampler.chunking(example("mlp")(1), 39).threads is None
     assert sampler.chunking(example("mlp")(1), 40).threads is workers(2)
 
 
 def test_chunks_that_run_side_by_side_share_the_memory_budget() -> None:
-    sampler, inputs = sampler_of("mlp", 100_000), example("mlp")(8)
+    sampler, inputs = new_sampler_of("mlp", 100_000), example("mlp")(8)
     alone = sampler.chunking(inputs).row_passes
     sampler._several = (alone, workers(4))
     assert sampler.chunking(inputs, 100 * alone).row_passes == alone // 4
 
 
 def test_out_of_memory_side_by_side_halves_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    sampler, inputs = sampler_of("mlp"), example("mlp")(8)
+    sampler, inputs = new_sampler_of("mlp"), example("mlp")(8)
     expected = outputs_of(sampler, inputs, 40)
     sampler._several = (20, workers(2))
     run, refused = Program.run, []
@@ -178,7 +174,7 @@ def test_no_forward_is_larger_than_the_budget_allows() -> None:
 
 
 def test_what_a_row_costs_does_not_depend_on_the_company_it_first_came_in() -> None:
-    alone, crowd = (sampler_of("mlp").chunking(example("mlp")(n)).row_passes for n in (1, 1000))
+    alone, crowd = (new_sampler_of("mlp").chunking(example("mlp")(n)).row_passes for n in (1, 1000))
     assert alone == crowd
 
 

@@ -13,7 +13,7 @@ from service.inference.sites import inspect
 from service.inference.strategies import PLAIN, Choice, Strategy, choose_plain, run_passes
 from service.types import Masks
 from tests.networks import NETWORKS, Branching, build, example
-from tests.sampling import outputs_of
+from tests.sampling import outputs_of, sampler_of
 
 PLAINER = {
     "drop_connect": Strategy.PASS_BY_PASS,
@@ -34,9 +34,7 @@ def test_the_best_strategy_that_is_right_is_chosen(name: str) -> None:
 @pytest.mark.parametrize("masks", list(Masks))
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_row_alone_gives_what_it_gives_in_a_crowd(name: str, masks: Masks) -> None:
-    sampler = build_sampler(
-        build(name), example(name), device=torch.device("cpu"), memory_bytes=2**20
-    )
+    sampler = sampler_of(name)
     # A hundred for the plain ones; what runs row by row takes too long.
     rows = 9 if PLAINER.get(name) == Strategy.ROW_BY_ROW else 100
     inputs = example(name)(rows)

@@ -24,7 +24,7 @@ from service.registry.export import export_archive
 from service.types import Masks
 from tests.networks import NETWORKS, build, example
 from tests.repositories import write_model
-from tests.sampling import outputs_of
+from tests.sampling import outputs_of, sampler_of
 
 OWN_NUMBERS = {"concrete", "drop_path", "locked"}
 # Packing needs the lengths as Python numbers: no export can follow that.
@@ -40,13 +40,13 @@ def folder_of(tmp_path: Path, name: str) -> Path:
     return write_model(tmp_path, name, code, task="regression", shape=shape)
 
 
-def sampler_of(network: nn.Module, name: str) -> Sampler:
+def verified(network: nn.Module, name: str) -> Sampler:
     return build_sampler(network, example(name), device=CPU, memory_bytes=2**26)
 
 
-def same_numbers(network: nn.Module, archived: nn.Module, name: str) -> None:
+def same_numbers(plain: Sampler, archived: nn.Module, name: str) -> None:
     inputs = example(name)(5)
-    plain, other = sampler_of(network, name), sampler_of(archived.eval(), name)
+    other = verified(archived.eval(), name)
     for masks in Masks:
         expected, got = (outputs_of(s, inputs, 6, masks, seed=3) for s in (plain, other))
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
@@ -62,7 +62,7 @@ def test_an_exported_folder_says_what_the_folder_says(tmp_path: Path, name: str)
     out = tmp_path / "model.pt2"
     sites = export_archive(folder_of(tmp_path, name), None, out)
     assert sites > 0
-    same_numbers(build(name), load_archive(out), name)
+    same_numbers(sampler_of(name), load_archive(out), name)
 
 
 def save(path: Path, network: nn.Module, inputs: Tensor, *, dynamic: bool) -> Path:
@@ -90,9 +90,9 @@ def test_it_may_be_exported_in_either_mode_with_any_batch_or_a_fixed_one(
     network = build(name).train(train)
     path = save(tmp_path / "x.pt2", network, example(name)(rows or 4), dynamic=rows is None)
     archived = load_archive(path)
-    same_numbers(build(name), archived, name)
+    same_numbers(sampler_of(name), archived, name)
     if rows is not None:
-        strategy = sampler_of(archived, name).strategy
+        strategy = verified(archived, name).strategy
         assert strategy.name == Strategy.ROW_BY_ROW
         assert "rows" in strategy.reason
 
@@ -108,7 +108,7 @@ def test_normalisation_that_was_exported_in_train_mode_is_in_eval_mode(tmp_path:
     path = save(tmp_path / "x.pt2", network.train(), torch.randn(4, 6), dynamic=True)
     archived = load_archive(path)
     before = [buffer.clone() for buffer in archived.buffers()]
-    same_numbers(network.eval(), archived, "mlp")
+    same_numbers(verified(network.eval(), "mlp"), archived, "mlp")
     assert all(torch.equal(a, b) for a, b in zip(before, archived.buffers(), strict=True))
 
 

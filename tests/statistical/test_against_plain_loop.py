@@ -1,16 +1,16 @@
 """Means and variances agree with plain train-mode passes, for every kind of dropout.
 
 Each kind is compared on three random networks, in both mask modes, over 4,000 passes; packed
-sequences, each row of which is a call of its own, on one. Both sides are Monte Carlo estimates, so every difference is divided by its own standard error, in two ways:
+sequences, of which each row is a call of its own, on one. Both sides are Monte Carlo estimates, so
+every difference is divided by its own standard error, in two ways:
 
 - each output by itself: for means from the sample variances, for variances from the fourth moments
   (the variance of a sample variance is (μ₄ − σ⁴) / T). Some 3,000 comparisons in all; z = 6 is
   exceeded by chance in one of them with probability 3,000 · 2e-9.
 - the spread as a whole, the mean over outputs of (y − ȳ)² relative to the plain variance: its error
   comes from blocks of passes, and the n cases of a kind, six or two, are combined (Stouffer:
-  Σz / √n). Some 30
-  comparisons; z = 5 is exceeded with probability 30 · 6e-7. This one notices a rate that is a tenth
-  off, which the last tests show.
+  Σz / √n). Some 30 comparisons; z = 5 is exceeded with probability 30 · 6e-7. This one notices a
+  rate that is a tenth off, which the last tests show.
 """
 
 from __future__ import annotations
