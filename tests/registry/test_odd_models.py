@@ -113,7 +113,7 @@ def test_a_huge_output_is_chunked(tmp_path: Path) -> None:
         "self.drop, self.head = nn.Dropout(0.5), nn.Linear(4, 100_000)",
         "return self.head(self.drop(x))",
     )
-    model = load(write_model(tmp_path, "huge", code, task="regression"))
+    model = load(write_model(tmp_path, "huge", code, task="regression", more="passes = 4"))
     plan = SamplePlan(10, 0, Masks.SHARED)
     answer = ask(model, Request(torch.ones(3, 4), plan, ["mean"]))
     assert np.asarray(answer["mean"]).shape == (3, 100_000)
@@ -150,7 +150,8 @@ def test_deterministic_says_that_nothing_drops_on_purpose(tmp_path: Path) -> Non
     model = load(write_model(tmp_path, "meant", code, more="deterministic = true"))
     plan = SamplePlan(5, 0, Masks.SHARED)
     answer = ask(model, Request(torch.ones(1, 4), plan, ["std", "variance"]))
-    assert np.asarray(answer["std"]).max() == 0
+    # Five times the same number of 53 bits, a fifth of it: the mean may differ in the last.
+    assert np.asarray(answer["std"]).max() < 2**-50
     assert model.sampler.dropping.sites == ()
 
 
