@@ -68,7 +68,7 @@ def plain(
         torch.manual_seed(4)
         outputs = torch.cat([network(repeated.clone()) for _ in range(passes // at_once)])
     network.eval()
-    return outputs.unflatten(0, (passes, len(inputs)))
+    return outputs.view(passes, len(inputs), *outputs.shape[1:])
 
 
 def largest_z(a_TBC: Tensor, b_TBC: Tensor) -> float:
