@@ -205,7 +205,7 @@ class Metrics:
         )
         self.model_ready = Gauge(
             "candor_model_ready",
-            "1 where the version was verified and serves",
+            "1 where the version was verified and serves, 0 where it should and does not",
             ["model", "version"],
             registry=own,
         )

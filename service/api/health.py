@@ -79,6 +79,8 @@ async def metrics(request: Request) -> Response:
     service.metrics.model_ready.clear()
     service.metrics.calibration_stale.clear()
     for ref, version in versions.items():
+        if version.state is State.UNLOADED:
+            continue
         labels = (ref.name, str(ref.version))
         service.metrics.model_ready.labels(*labels).set(version.state is State.READY)
         stale = version.model is not None and version.model.uncalibrated is not None
