@@ -137,6 +137,7 @@ async def compute(
                 "candor.version": model.ref.version,
                 "candor.rows": len(inputs),
                 "candor.passes": 1 if plan is None else plan.passes,
+                "candor.priority": priority(request).name.lower(),
             }
         )
     traceparent = None if trace is None else trace.traceparent
@@ -149,5 +150,5 @@ async def compute(
     engine = desk_of(request).engine
     computed = await engine.compute(model, inputs, call, lambda: client_left(request))
     if trace is not None:
-        trace.computed()
+        trace.computed(degraded=computed.plan != plan)
     return computed

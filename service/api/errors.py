@@ -59,7 +59,9 @@ _REASONS: dict[type[errors.CandorError], str] = {
 }
 """The label `reason` of candor_rejected_total."""
 
-_OUR_OWN = frozenset({"queue_full", "not_ready", "deadline"})
+_OUR_OWN = frozenset(
+    {"queue_full", "queue_timeout", "deadline_unreachable", "deadline", "not_ready"}
+)
 """Reasons that are not the client's fault, and worth a line of the log."""
 
 _refusals = logs.Repeated(log, "requests were refused: %d")

@@ -170,8 +170,9 @@ class RequestSpans:
         self._span.set_attributes(attributes)
         self._part("parse")
 
-    def computed(self) -> None:
-        """The answer is known, and next it is written."""
+    def computed(self, *, degraded: bool) -> None:
+        """The answer is known, with fewer passes than were asked for or not; next it is written."""
+        self._span.set_attribute("candor.degraded", degraded)
         self._part_ns = time.time_ns()
         self._writes = True
 

@@ -74,7 +74,7 @@ def test_a_refusal_says_why(server: Server) -> None:
 def test_the_engine_says_on_whose_request_a_model_failed(server: Server) -> None:
     answer = server.post("/predict", {"inputs": [[101.0]]}, {"X-Request-ID": "r-4"})
     assert answer.status_code == 500
-    line = line_of(server, "r-4", "service.scheduling.engine")
+    line = line_of(server, "r-4", "service.scheduling.computation")
     assert (line["level"], line["model"], line["version"]) == ("error", "fragile", 1)
     assert "RuntimeError: above one hundred" in line["exception"]
 

@@ -75,6 +75,8 @@ def test_the_spans_of_a_request_follow_its_way(server: Server, collector: Collec
         "candor.version": 1,
         "candor.rows": 3,
         "candor.passes": 2,
+        "candor.priority": "normal",
+        "candor.degraded": False,
     }
     assert parts.keys() == {"parse", "queue", "sample", "write"}
     order = [parts[name] for name in ("parse", "queue", "sample", "write")]
