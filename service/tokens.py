@@ -25,8 +25,6 @@ SCOPES = {
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
 _TOKEN_BYTES = 32
-_SHORTEST = 16
-"""Characters; shorter tokens can be guessed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +88,6 @@ def hash_of(token: str) -> str:
     if _HASH.fullmatch(token):
         return token
     return "sha256:" + hashlib.sha256(token.encode()).hexdigest()
-
-
-def is_weak(token: str) -> bool:
-    """So short that it can be guessed; of a hash, nobody can say."""
-    return len(token) < _SHORTEST
 
 
 def find(tokens: Sequence[Token], given: bytes) -> Token | None:

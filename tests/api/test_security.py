@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute, Mount, Route
 
-from service.api.app import build_app, build_service
+from service.api.app import build_app, build_service, running
 from service.api.exposure import is_loopback, refuse_open_door
 from service.api.front import Front
 from service.api.security import ACCESS, needed
@@ -63,11 +63,11 @@ def _application(folder: Path, **settings: str) -> Iterator[Front]:
     (folder / "models").mkdir()
     given = {"models": folder / "models", "database_url": address, **settings}
     service = build_service(load_settings(given, environment={}))
-    yield build_app(service)
-    service.runner.close()
-    service.aside.close()
-    service.collector.close(10.0)
-    service.store.close()
+    parts = running(service)
+    with asyncio.Runner() as runner:
+        runner.run(parts.__aenter__())
+        yield build_app(service)
+        runner.run(parts.__aexit__(None, None, None))
 
 
 def ask(

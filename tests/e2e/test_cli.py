@@ -12,7 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from service import cli
-from service.settings import Settings
+from service.settings import Settings, load_settings
+from service.tokens import hash_of
 from tests.e2e.servers import SHIPPED, Server
 from tests.repositories import write_model
 
@@ -45,7 +46,7 @@ def candor(*words: str, code: int = 0) -> Done:
     "command",
     [
         *("serve", "models", "predict", "eval", "query", "score"),
-        *("calibrate", "report", "laplace", "export"),
+        *("calibrate", "report", "laplace", "export", "token"),
     ],
 )
 def test_every_command_shows_an_example(command: str) -> None:
@@ -69,6 +70,17 @@ def test_an_unknown_flag_names_the_nearest() -> None:
 
 def test_a_flag_that_does_not_fit_is_refused_by_the_settings() -> None:
     assert "PORT" in candor("serve", "--port", "many", code=1).stderr
+
+
+def test_a_token_is_made_with_the_line_that_makes_it_known() -> None:
+    lines = candor("token", "anna", "--scope", "predict", "--scope", "label").stdout.splitlines()
+    made = lines[0].split()[1]
+    variable, _, value = lines[2].split()[2].partition("=")
+    assert lines[1].endswith(f"Authorization: Bearer {made}")
+    [known] = load_settings(environment={variable: value}).tokens
+    assert (known.name, known.scopes) == ("anna", ("label", "predict"))
+    assert known.hash == hash_of(made)
+    assert "predict, label, metrics, admin" in candor("token", "--scope", "x", code=1).stderr
 
 
 def test_models_lists_the_repository() -> None:
