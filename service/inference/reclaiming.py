@@ -5,12 +5,15 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import gc
+import linecache
 import sys
 from collections.abc import Callable
+from types import FunctionType
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import graph_module
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from service.inference.exporting import export
@@ -33,12 +36,19 @@ def forget_exports() -> None:
     """Let go of what torch.export keeps of each call.
 
     Its caches hold what it knew of shapes. That, in turn, holds the tensors that it was told of by,
-    whose sizes refer back to it from where the garbage collector does not see.
+    whose sizes refer back to it from where the garbage collector does not see. The source of a
+    graph's code stays for as long as there is a function of it, whose errors show it.
     """
     FakeTensorMode.cache_clear()
+    live = set()
     for found in gc.get_objects():
         if type(found) is ShapeEnv:
             found.tracked_fakes = None
+        elif type(found) is FunctionType:
+            live.add(found.__code__.co_filename)
+    for name in graph_module._loader.eval_cache.keys() - live:
+        del graph_module._loader.eval_cache[name]
+        linecache.cache.pop(name, None)
     for attribute in vars(ShapeEnv).values():
         if hasattr(attribute, "cache_clear"):
             attribute.cache_clear()

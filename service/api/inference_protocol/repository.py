@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from service.api.inference_protocol.documents import (
     describe_optional,
     refusals,
 )
+from service.api.models import changed
 from service.api.scope import served_by, service_of
 from service.errors import MalformedBody, ModelBroken
 from service.registry.registry import Model, State
@@ -51,7 +51,8 @@ async def index(request: Request) -> list[IndexEntry]:
 async def load(request: Request, name: str) -> Loaded:
     """Load a model, or load it again; what served before serves until that was verified."""
     _refuse_overrides(await _content(request))
-    loaded = await asyncio.to_thread(service_of(request).registry.load, name)
+    service = service_of(request)
+    loaded = await changed(service, service.registry.load, name)
     served_by(request, loaded.name)
     if loaded.state is not State.READY:
         reasons = "; ".join(v.reason for v in loaded.versions.values()) or "it has no version"
@@ -67,9 +68,9 @@ async def load(request: Request, name: str) -> Loaded:
 async def unload(request: Request, name: str) -> Unloaded:
     """Stop serving a model; requests that were accepted are answered."""
     await _content(request)
-    registry = service_of(request).registry
-    served_by(request, registry.model(name).name)
-    unloaded = await asyncio.to_thread(registry.unload, name)
+    service = service_of(request)
+    served_by(request, service.registry.model(name).name)
+    unloaded = await changed(service, service.registry.unload, name)
     return Unloaded(name=unloaded.name, unload=True)
 
 
