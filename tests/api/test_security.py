@@ -176,6 +176,16 @@ def test_a_refusal_is_a_problem_that_names_the_remedy(guarded: Front) -> None:
     assert "CANDOR_ADMIN_TOKEN" in lacking.json()["detail"]
 
 
+def test_under_v2_a_refusal_has_that_protocols_form(guarded: Front) -> None:
+    nobody = ask(guarded, "POST", "/v2/models/digits/infer", content=b"{}")
+    assert (nobody.status_code, nobody.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert list(nobody.json()) == ["error"]
+    lacking = ask(guarded, "POST", "/v2/repository/models/digits/load", TOKENS["predict"])
+    assert (lacking.status_code, list(lacking.json())) == (403, ["error"])
+    for path in ("/v2/health/live", "/v2/health/ready"):
+        assert ask(guarded, "GET", path).status_code in (200, 503)
+
+
 @pytest.mark.parametrize(
     "authorization",
     [
