@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -157,3 +158,10 @@ def test_what_happens_often_is_told_at_once_and_then_once_in_a_while(
         ("refused: 1", "deadline"),
         ("refused: 5", "queue_full"),
     ]
+
+
+def test_every_field_is_documented() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    section = readme.partition("### Logs, metrics, traces")[2].partition("**Metrics**")[0]
+    for name in (*logs.FIELDS, "time", "level", "logger", "message", "exception"):
+        assert f"`{name}`" in section, name

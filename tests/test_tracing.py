@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from service.errors import InvalidInput
 from service.settings import load_settings
-from service.tracing import tracing_by
+from service.tracing import Part, tracing_by
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,3 +43,34 @@ def test_it_is_off_unless_switched_on() -> None:
     assert tracing_by(load_settings(environment={})) is None
     environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
     assert tracing_by(load_settings(environment=environment)) is None
+
+
+def test_a_collector_that_is_not_there_keeps_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
+        tracing = tracing_by(load_settings({"tracing": True}, environment={}))
+        assert tracing is not None
+        spans = tracing.request("POST", "/predict", {}, "id")
+        assert spans.traceparent is not None
+        now_s = time.monotonic()
+        parts = [Part(spans.traceparent, now_s, {"candor.rows": 1})]
+        tracing.step("sample", now_s, now_s, {}, parts)
+        spans.end("/predict", 200, "m")
+        tracing.close(timeout_s=0.1)
+    assert any("aborting retry" in record.message for record in caplog.records)
+
+
+def test_opentelemetry_s_own_switch_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    tracing = tracing_by(load_settings({"tracing": True}, environment={}))
+    assert tracing is not None
+    spans = tracing.request("POST", "/predict", {}, "id")
+    assert (spans.traceparent, spans.trace_id) == (None, None)
+    spans.parsed({})
+    spans.computed(degraded=False)
+    spans.end("/predict", 200, "m")
+    tracing.close()

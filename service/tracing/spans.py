@@ -16,6 +16,7 @@ are sampled and what the service is called, OpenTelemetry's own variables say (`
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 
@@ -56,7 +57,8 @@ class Tracing:
         resource = Resource.create({SERVICE_VERSION: __version__})
         if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
             resource = resource.merge(Resource({SERVICE_NAME: "candor"}))
-        self._processor = BatchSpanProcessor(OTLPSpanExporter())
+        self._exporter = OTLPSpanExporter()
+        self._processor = BatchSpanProcessor(self._exporter)
         requests = TracerProvider(resource=resource, shutdown_on_exit=False)
         # Whether a step is sampled was decided with its requests, the only reason to have it.
         steps = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False)
@@ -123,9 +125,12 @@ class Tracing:
             both = {**attributes, **part.attributes}
             self.add(name, parent, begun_ns, ended_ns, both, link)
 
-    def close(self) -> None:
-        """Send what is left; it may take some seconds where nobody takes it."""
+    def close(self, timeout_s: float = 3.0) -> None:
+        """Send what is left, or give up after some seconds; it tries for longer by itself."""
+        give_up = threading.Timer(timeout_s, self._exporter.shutdown)
+        give_up.start()
         self._processor.shutdown()  # type: ignore[no-untyped-call]
+        give_up.cancel()
 
     def add(
         self,

@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -27,19 +28,27 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="module")
-def server(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("models")
     write_model(root, "slow", SLOW, shape="[1]", more="passes = 2")
     write_model(root, "shared", SLOW, shape="[1]", more="passes = 2")
     write_model(root, "fragile", FRAGILE, shape="[1]")
-    environment = {
+    return root
+
+
+def traced(collector: Collector) -> dict[str, str]:
+    return {
         "CANDOR_TRACING": "on",
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
         "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
         "OTEL_BSP_SCHEDULE_DELAY": "50",
         "NO_PROXY": "127.0.0.1",
     }
-    with serving(root, environment=environment) as started:
+
+
+@pytest.fixture(scope="module")
+def server(collector: Collector, models: Path) -> Iterator[Server]:
+    with serving(models, environment=traced(collector)) as started:
         yield started
 
 
@@ -51,10 +60,10 @@ def send(server: Server, number: str, body: object, path: str = "/predict", **mo
     return server.post(path, body, {"X-Request-ID": number, **more}).status_code
 
 
-def tree(collector: Collector, number: str) -> tuple[Span, dict[str, Span]]:
-    """The span of a request, and those below it by their names."""
+def tree(collector: Collector, number: str, parts: int = 0) -> tuple[Span, dict[str, Span]]:
+    """The span of a request, and those below it by their names, so many of them at least."""
     [root] = collector.wait_for(lambda s: attributes(s).get("candor.request_id") == number)
-    below = [span for span in collector.spans if span.parent_span_id == root.span_id]
+    below = collector.wait_for(lambda span: span.parent_span_id == root.span_id, parts)
     assert len({span.name for span in below}) == len(below)
     return root, {span.name: span for span in below}
 
@@ -172,3 +181,21 @@ def test_a_span_holds_nothing_of_the_query(server: Server, collector: Collector)
     assert root.name.startswith("_OTHER ")
     assert attributes(root)["url.path"] == "/models/slow"
     assert "secret" not in str(root)
+
+
+def test_a_trace_goes_through_the_processes_that_a_request_goes_through(
+    collector: Collector, models: Path
+) -> None:
+    with serving(models, "--workers", "2", environment=traced(collector)) as server:
+        assert send(server, "across", BODY, traceparent=CALLER) == 200
+        headers = {"X-Request-ID": "passed-on", "traceparent": CALLER}
+        httpx.get(server.url + "/models/slow", headers=headers)
+        root, parts = tree(collector, "across", parts=4)
+        passed_on, _ = tree(collector, "passed-on")
+    assert root.parent_span_id.hex() == passed_on.parent_span_id.hex() == CALLER[36:52]
+    assert passed_on.name == "GET /models/{name}"
+    assert parts.keys() == {"parse", "queue", "sample", "write"}
+    assert {span.trace_id.hex() for span in parts.values()} == {CALLER[3:35]}
+    [link] = parts["sample"].links
+    [step] = collector.wait_for(lambda span: span.span_id == link.span_id)
+    assert [linked.span_id for linked in step.links] == [root.span_id]
