@@ -6,6 +6,7 @@
 #   make audit    known vulnerabilities of what is pinned, asked of PyPI; fails where that cannot be reached
 #   make bench    throughput beside the plain ways, side by side in one run
 #   make bench-peers  installs LitServe, BentoML and Ray Serve, which make bench then measures, too
+#   make clients  installs KServe's client, and make perf-analyzer Triton's, which make test then tries
 #   make kill-store  servers that keep samples are killed twenty times on each database
 #   make soak     a server under load for five minutes, every answer checked; SECONDS=3600 for an hour
 #   make reload-loop  a model is loaded and unloaded two hundred times, and the memory has to stay flat
@@ -32,7 +33,12 @@ PEER_bentoml := bentoml==1.4.39
 PEER_ray := ray[serve]==2.60.0
 PEER_TORCH := torch==2.13.0 numpy==2.4.6
 
-.PHONY: serve test lint audit format bench bench-peers kill-store soak reload-loop check-gpu train quality needs-data evaluate active-learning clean
+# Clients too large to install by default, or that not every system runs: perf-analyzer needs glibc 2.38.
+CLIENTS := .venv-clients
+CLIENT_kserve := kserve==0.21.0
+CLIENT_perf_analyzer := perf-analyzer==2.60.0
+
+.PHONY: serve test lint audit format bench bench-peers clients perf-analyzer kill-store soak reload-loop check-gpu train quality needs-data evaluate active-learning clean
 
 serve: $(VENV)/.installed
 	@$(VENV)/bin/candor serve
@@ -62,6 +68,12 @@ bench: $(VENV)/.installed-dev
 
 bench-peers: $(PEERS)/litserve/.installed $(PEERS)/bentoml/.installed $(PEERS)/ray/.installed
 	@echo "make bench now measures them, too"
+
+clients: $(CLIENTS)/kserve/.installed
+	@echo "make test now tries KServe's client, too"
+
+perf-analyzer: $(CLIENTS)/perf_analyzer/.installed
+	@echo "make test now runs Triton's perf_analyzer, too"
 
 kill-store: $(VENV)/.installed-dev
 	KILLS=20 $(VENV)/bin/python -m pytest tests/store/test_writer.py tests/e2e/test_sample_store_kills.py -k kill
@@ -97,7 +109,7 @@ active-learning: needs-data $(VENV)/.installed-dev
 	$(VENV)/bin/python -m benchmarks.render
 
 clean:
-	rm -rf $(VENV) $(PEERS) .venv-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(CLIENTS) .venv-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Candor needs Python 3.11 or newer; name one with make PYTHON=python3.12 ...")'
@@ -118,4 +130,10 @@ $(PEERS)/%/.installed: Makefile
 	$(PYTHON) -m venv $(PEERS)/$*
 	$(PEERS)/$*/bin/python -m pip install --disable-pip-version-check --quiet $(PIP_OPTIONS) \
 		$(PEER_TORCH) "$(PEER_$*)"
+	@touch $@
+
+$(CLIENTS)/%/.installed: Makefile
+	@echo "installing $(CLIENT_$*) into $(CLIENTS)/$*"
+	$(PYTHON) -m venv $(CLIENTS)/$*
+	$(CLIENTS)/$*/bin/python -m pip install --disable-pip-version-check --quiet "$(CLIENT_$*)"
 	@touch $@
