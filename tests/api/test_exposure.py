@@ -50,6 +50,7 @@ def _speaking(settings: Settings) -> Iterator[str]:
         _hello, port=0, log_config=None, lifespan="off", ws="none", **tls_options(settings)
     )
     listening = config.bind_socket()
+    listening.listen()  # whoever comes before the server is up waits
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
