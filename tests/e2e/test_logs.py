@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,8 +22,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root = tmp_path_factory.mktemp("models")
     write_model(root, "fragile", FRAGILE, shape="[1]")
     flags = ("--log-level", "debug", "--log-format", "json", "--keep-samples", "all")
-    with serving(Path(root), *flags) as started:
+    with serving(root, *flags, "--workers", "2", environment={"CANDOR_TOKEN": SECRET}) as started:
         yield started
+
+
+def ask(server: Server, number: str, method: str, path: str, body: object = None) -> int:
+    headers = {"X-Request-ID": number, "Authorization": f"Bearer {SECRET}"}
+    url = server.url + path
+    return httpx.request(method, url, json=body, headers=headers, timeout=60.0).status_code
 
 
 def line_of(server: Server, number: str, logger: str) -> dict[str, Any]:
@@ -49,31 +54,30 @@ def lines(server: Server) -> list[dict[str, Any]]:
 
 def test_every_request_leaves_a_line_at_debug(server: Server) -> None:
     body = {"inputs": [[INPUT]], "passes": 2}
-    assert server.post("/predict", body, {"X-Request-ID": "r-1"}).status_code == 200
+    assert ask(server, "r-1", "POST", "/predict", body) == 200
     line = line_of(server, "r-1", "service.access")
     assert line["level"] == "debug"
     assert line["message"] == "POST /predict: 200"
     assert (line["method"], line["path"], line["endpoint"]) == ("POST", "/predict", "/predict")
-    assert (line["status"], line["model"]) == (200, "fragile")
+    assert (line["status"], line["model"], line["version"]) == (200, "fragile", 1)
+    assert line["token"] == "token"
     assert 0 < line["seconds"] < 60
 
 
 def test_a_path_leaves_its_query_out_and_a_route_its_parameters(server: Server) -> None:
     path = f"/models/fragile?passes={SECRET}"
-    httpx.get(server.url + path, headers={"X-Request-ID": "r-2"})
+    ask(server, "r-2", "GET", path)
     line = line_of(server, "r-2", "service.access")
     assert (line["path"], line["endpoint"]) == ("/models/fragile", "/models/{name}")
 
 
 def test_a_refusal_says_why(server: Server) -> None:
-    answer = server.post("/predict", {"inputs": [["x"]]}, {"X-Request-ID": "r-3"})
-    assert answer.status_code == 422
+    assert ask(server, "r-3", "POST", "/predict", {"inputs": [["x"]]}) == 422
     assert line_of(server, "r-3", "service.access")["reason"] == "invalid"
 
 
 def test_the_engine_says_on_whose_request_a_model_failed(server: Server) -> None:
-    answer = server.post("/predict", {"inputs": [[101.0]]}, {"X-Request-ID": "r-4"})
-    assert answer.status_code == 500
+    assert ask(server, "r-4", "POST", "/predict", {"inputs": [[101.0]]}) == 500
     line = line_of(server, "r-4", "service.scheduling.computation")
     assert (line["level"], line["model"], line["version"]) == ("error", "fragile", 1)
     assert "RuntimeError: above one hundred" in line["exception"]
@@ -81,27 +85,31 @@ def test_the_engine_says_on_whose_request_a_model_failed(server: Server) -> None
 
 def test_a_path_cannot_forge_a_line(server: Server) -> None:
     forged = '/x%0a{"message": "forged"}%1b%e2%80%a8'
-    httpx.get(server.url + forged, headers={"X-Request-ID": "r-5"})
+    ask(server, "r-5", "GET", forged)
     line = line_of(server, "r-5", "service.access")
     assert line["path"] == '/x\n{"message": "forged"}\x1b\u2028'
     assert all("message" in line and line["message"] != "forged" for line in lines(server))
 
 
 def test_no_inputs_and_no_secrets_are_written(server: Server) -> None:
-    body = {"inputs": [[INPUT]], "passes": 2, "return": ["samples"]}
-    headers = {"X-Request-ID": "r-6", "Authorization": f"Bearer {SECRET}"}
-    server.post("/predict", body, headers)
-    server.post(f"/predict?token={SECRET}", {"inputs": [[INPUT], [[INPUT]]]}, headers)
-    server.post("/query", {"inputs": [[INPUT]] * 3, "k": 1, "x": INPUT}, headers)
+    rows = [[INPUT]] * 3
+    assert ask(server, "r-6", "POST", "/predict", {"inputs": rows, "return": ["samples"]}) == 200
+    ask(server, "r-7", "POST", f"/predict?token={SECRET}", {"inputs": [*rows, rows]})
+    ask(server, "r-8", "POST", "/query", {"inputs": rows, "k": 1, "x": INPUT})
+    httpx.get(server.url + "/models", headers={"Authorization": f"Bearer {SECRET}x"})
     deadline = time.monotonic() + 30.0
-    while not server.get("/samples").json()["samples"]:
+    while 'candor_samples_kept_total{model="fragile"} ' not in metrics_of(server):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    server.get("/livez")
+    for number in ("r-6", "r-7", "r-8"):
+        line_of(server, number, "service.access")
     printed = "".join(server.printed)
-    assert str(INPUT) not in printed
     assert "0.12345" not in printed
     assert SECRET not in printed
+
+
+def metrics_of(server: Server) -> str:
+    return httpx.get(server.url + "/metrics", headers={"Authorization": f"Bearer {SECRET}"}).text
 
 
 def test_the_log_is_json_where_nobody_sits_at_a_terminal(server: Server) -> None:
