@@ -416,13 +416,15 @@ def _engine(url: str) -> Engine:
                 "tcp_user_timeout": 1000 * _SILENT_S,
                 "keepalives_idle": _SILENT_S,
             }
-            return create_engine(parsed, pool_pre_ping=True, connect_args=limits)
+            return create_engine(
+                parsed, pool_pre_ping=True, connect_args=limits, hide_parameters=True
+            )
         if parsed.get_backend_name() != "sqlite":
             raise ArgumentError(f"{parsed.get_backend_name()} is not supported")
         if parsed.database in (None, "", ":memory:"):
             raise ArgumentError("a database in memory is another one for every connection")
         # Every transaction opens the file by its name: whoever removed it is not written past.
-        engine = create_engine(parsed, poolclass=NullPool)
+        engine = create_engine(parsed, poolclass=NullPool, hide_parameters=True)
     except ModuleNotFoundError as error:
         raise _no_database(f"{error}; pip install 'candor[postgresql]'") from None
     except ArgumentError as error:

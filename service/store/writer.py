@@ -199,7 +199,16 @@ class SampleWriter:
             except SampleRefused as error:
                 if len(part) == 1:
                     refused += 1
-                    log.error("a sample of %s is dropped: %s", part[0].model, error.message)
+                    [sample] = part
+                    log.error(
+                        "a sample of %s is dropped: %s",
+                        *(sample.model, error.message),
+                        extra={
+                            "request_id": sample.request_id,
+                            "model": sample.model,
+                            "version": sample.version,
+                        },
+                    )
                 else:
                     middle = len(part) // 2
                     waiting += [part[middle:], part[:middle]]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import event, select, text
+from sqlalchemy.exc import DBAPIError
 
 from service.errors import InvalidInput, SampleConflict, SampleNotFound, StoreError
 from service.store.contract import NewSample, Sample, Status
@@ -341,3 +342,11 @@ def test_what_a_reader_keeps_from_being_overwritten_is_said(
     assert path.with_name("samples.sqlite-wal").exists() is False
     with pytest.raises(ValueError, match="of what"):
         store.remove()
+
+
+def test_what_the_database_says_of_a_statement_does_not_hold_its_values(store: SampleStore) -> None:
+    statement = text("select :value from nowhere")
+    with pytest.raises(DBAPIError) as caught, store._engine.begin() as connection:
+        connection.execute(statement, {"value": "somebody's input"})
+    assert "nowhere" in str(caught.value)
+    assert "somebody" not in str(caught.value)

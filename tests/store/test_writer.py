@@ -167,7 +167,9 @@ def test_what_the_database_refuses_is_dropped_and_holds_up_nothing(
     assert writer.close(30.0)
     assert store.counts() == {("digits", "unlabelled"): 11}
     assert told.dropped == 1
-    assert "a sample of odd is dropped" in caplog.text
+    [record] = [r for r in caplog.records if "a sample of odd is dropped" in r.getMessage()]
+    assert record.__dict__["model"] == "odd"
+    assert record.__dict__["request_id"]
     store.close()
 
 
