@@ -5,6 +5,7 @@ Databases: the same tests on SQLite and on PostgreSQL.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if (group := _group(item)) is not None:
                 item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_configure() -> None:
+    """What is imported stays, as in `service/__main__.py`."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """All is imported."""
+    gc.freeze()
+    gc.enable()
 
 
 def _place(path: Path) -> int:
