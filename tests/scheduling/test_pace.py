@@ -65,3 +65,15 @@ def test_requests_that_came_alone_at_first_run_together_under_load() -> None:
         sizes.append(size)
     assert sizes[0] == 100
     assert sizes[-1] == 64 * 50
+
+
+def test_what_steps_will_take_is_known_once_both_parts_are() -> None:
+    pace = learnt([500, 1500, 1000], fixed_s=0.05, each_s=1e-3)
+    assert pace.seconds(100) == pytest.approx(0.15)
+    assert pace.seconds(1000, steps=4) == pytest.approx(0.2 + 1.0)
+
+
+def test_what_is_not_known_is_expected_to_take_no_longer_than_what_was_seen() -> None:
+    """Nothing is refused for an estimate that has nothing to stand on."""
+    assert Pace().seconds(1000) == 0.0
+    assert learnt([50] * 5, fixed_s=0.05, each_s=1e-3).seconds(5000) == pytest.approx(0.1)

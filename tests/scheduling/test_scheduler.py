@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import QueueFull
+from service.errors import DeadlineUnreachable, QueueFull
+from service.scheduling.lines import BEHIND_S, MOST_PUT_ASIDE
 from service.scheduling.scheduler import QueueLimits, Scheduler
 from service.scheduling.work import Step, Work
+from service.types import Priority
 
 NOW = 0.0
 
@@ -20,9 +26,12 @@ def work(
     rows: int = 1,
     passes: int = 10,
     size_bytes: int = 1,
+    begin_by_s: float = math.inf,
+    deadline_s: float = math.inf,
 ) -> Work:
     batch_key = None if key is None else (model, key)
-    return Work(number, model, batch_key, rows, passes, size_bytes, queued_s=0.0)
+    sizes = (rows, passes, size_bytes)
+    return Work(number, model, batch_key, *sizes, NOW, begin_by_s, deadline_s)
 
 
 def roomy(batch_cost: int = 100, batch_s: float = 1.0) -> Scheduler:
@@ -265,3 +274,269 @@ def test_depth_counts_what_waits_of_a_model() -> None:
     scheduler.add(work(0, "a"), NOW)
     scheduler.add(work(1, "b"), NOW)
     assert (scheduler.depth("a"), scheduler.depth("b"), scheduler.depth("c")) == (1, 1, 0)
+
+
+def learnt(seconds: float = 0.1, limits: QueueLimits | None = None) -> Scheduler:
+    """Of one model `a`, a work of ten rows × passes of which takes so long, and a step two."""
+    limits = limits or QueueLimits(1000, 10**9)
+    engine = Engine(Scheduler(20, 1.0, limits), {"a": seconds / 10})
+    for rows in (1, 2):
+        engine.scheduler.add(work(-rows, rows=rows), NOW)
+        engine.step()
+    return engine.scheduler
+
+
+def test_what_would_come_too_late_is_refused_at_once_and_told_when_to_come_back() -> None:
+    scheduler = learnt(seconds=0.1)
+    for number in range(20):
+        scheduler.add(work(number, deadline_s=10.0), NOW)
+    with pytest.raises(DeadlineUnreachable, match=r"2\.1 seconds") as caught:
+        scheduler.add(work(20, deadline_s=2.5), NOW)
+    # What waits and the work itself take 2.1 s, of which three quarters of 2.5 s are there.
+    assert caught.value.retry_after_s == pytest.approx(2.1 - 0.75 * 2.5)
+    scheduler.add(work(21, deadline_s=3.0), NOW)
+    with pytest.raises(DeadlineUnreachable):
+        scheduler.add(work(22, deadline_s=100.0, begin_by_s=1.0), NOW)
+    assert len(scheduler) == 21
+
+
+def test_nothing_is_refused_for_its_time_while_the_engine_is_idle_or_nothing_is_known() -> None:
+    known, unknown = learnt(seconds=10.0), roomy()
+    known.add(work(0, deadline_s=1.0), NOW)
+    for number in range(100):
+        unknown.add(work(number, deadline_s=0.01), NOW)
+    assert (len(known), len(unknown)) == (1, 100)
+
+
+def test_those_who_are_sent_away_are_told_different_times() -> None:
+    scheduler = learnt(seconds=0.1)
+    for number in range(10):
+        scheduler.add(work(number, deadline_s=10.0), NOW)
+    told = []
+    for number in range(10, 15):
+        with pytest.raises(DeadlineUnreachable) as caught:
+            scheduler.add(work(number, deadline_s=1.0), NOW)
+        told.append(caught.value.retry_after_s or 0.0)
+    gaps = [later - sooner for sooner, later in itertools.pairwise(told)]
+    # One after the other, as the engine will have room for them.
+    assert gaps == pytest.approx([gaps[0]] * 4)
+    assert gaps[0] > 0.05
+
+
+@given(st.integers(0, 60), st.floats(0.1, 5.0))
+def test_the_door_refuses_only_what_would_be_refused_inside(waiting: int, timeout_s: float) -> None:
+    scheduler = learnt(seconds=0.1, limits=QueueLimits(40, 10**9))
+    for number in range(min(40, waiting)):
+        scheduler.add(work(number, deadline_s=100.0), NOW)
+    at_door = work(0, rows=0, deadline_s=timeout_s)
+    try:
+        scheduler.check_door(at_door, ["a"], NOW)
+    except QueueFull:
+        with pytest.raises(QueueFull):
+            scheduler.add(work(99, deadline_s=timeout_s), NOW)
+
+
+def test_the_door_is_open_where_one_of_the_models_has_nothing_to_do() -> None:
+    scheduler = learnt(seconds=0.1, limits=QueueLimits(20, 10**9))
+    for number in range(20):
+        scheduler.add(work(number, deadline_s=100.0), NOW)
+    at_door = work(0, rows=0, deadline_s=0.5)
+    scheduler.check_door(at_door, ["a", "idle"], NOW)
+    with pytest.raises(QueueFull):
+        scheduler.check_door(at_door, ["a"], NOW)
+
+
+def test_a_work_whose_turn_comes_too_late_is_given_up_for_one_that_can_be_done() -> None:
+    scheduler = learnt(seconds=0.1)
+    scheduler.add(work(0, deadline_s=5.0), NOW)
+    scheduler.add(work(1, deadline_s=9.0), NOW)
+    step = scheduler.schedule(4.95)
+    assert step is not None
+    assert [w.number for w in step.works] == [1]
+    assert [w.number for w in scheduler.take_hopeless()] == [0]
+    assert scheduler.take_hopeless() == []
+
+
+def test_the_last_work_runs_whatever_is_expected_of_it() -> None:
+    """The estimate may be wrong, and without a step nothing better would ever be learnt."""
+    scheduler = learnt(seconds=10.0)
+    scheduler.add(work(0, deadline_s=1.0), NOW)
+    step = scheduler.schedule(0.5)
+    assert step is not None
+    assert [w.number for w in step.works] == [0]
+
+
+def test_what_waited_too_long_is_taken_out_and_the_rest_stays() -> None:
+    scheduler = roomy()
+    for number in range(4):
+        scheduler.add(work(number, begin_by_s=float(number)), NOW)
+    assert [w.number for w in scheduler.expire(1.5)] == [0, 1]
+    assert scheduler.expire(1.5) == []
+    assert scheduler.depth("a") == 2
+
+
+def test_the_queue_is_bounded_by_rows_times_passes_too() -> None:
+    scheduler = Scheduler(100, 1.0, QueueLimits(10, 10**9, cost=25))
+    scheduler.add(work(0, rows=100), NOW)
+    with pytest.raises(QueueFull, match="CANDOR_QUEUE_WORK"):
+        scheduler.add(work(1), NOW)
+    scheduler.cancel(0)
+    scheduler.add(work(2), NOW)
+    scheduler.add(work(3), NOW)
+    with pytest.raises(QueueFull, match="20 rows x passes"):
+        scheduler.add(work(4), NOW)
+
+
+def ranked(number: int, priority: Priority, queued_s: float = 0.0, model: str = "a") -> Work:
+    return dataclasses.replace(work(number, model), priority=priority, queued_s=queued_s)
+
+
+def test_higher_priorities_go_first_and_nothing_waits_for_ever() -> None:
+    scheduler = roomy(batch_cost=10)
+    scheduler.add(ranked(0, Priority.LOW), NOW)
+    scheduler.add(ranked(1, Priority.NORMAL), NOW)
+    scheduler.add(ranked(2, Priority.HIGH), NOW)
+    # Who comes more than the difference later overtakes nobody.
+    scheduler.add(ranked(3, Priority.HIGH, queued_s=1.5), NOW)
+    scheduler.add(ranked(4, Priority.NORMAL, queued_s=9.5), NOW)
+    scheduler.add(ranked(5, Priority.HIGH, queued_s=11.0), NOW)
+    assert [s.works[0].number for s in steps(scheduler)] == [2, 1, 3, 0, 4, 5]
+
+
+@given(st.lists(st.tuples(st.sampled_from(Priority), st.floats(0, 30)), max_size=30))
+def test_works_go_by_when_they_came_and_by_how_much_their_priority_puts_them_behind(
+    specs: list[tuple[Priority, float]],
+) -> None:
+    scheduler = roomy(batch_cost=1)
+    added = [
+        ranked(number, priority, at)
+        for number, (priority, at) in enumerate(sorted(specs, key=lambda spec: spec[1]))
+    ]
+    for each in added:
+        scheduler.add(each, NOW)
+    places = [w.queued_s + BEHIND_S[w.priority] for s in steps(scheduler) for w in s.works]
+    assert places == sorted(places)
+    assert len(places) == len(added)
+
+
+def test_a_high_priority_goes_before_other_models_until_its_own_is_a_second_ahead() -> None:
+    engine = Engine(roomy(batch_cost=10), {"a": 0.04, "b": 0.04})
+    for number in range(20):
+        engine.scheduler.add(ranked(number, Priority.NORMAL, model="a"), NOW)
+        engine.scheduler.add(ranked(100 + number, Priority.HIGH, model="b"), NOW)
+    turns = "".join(engine.step().works[0].model for _ in range(16))
+    # 0.4 s each: three turns make 1.2 s.
+    assert turns == "bbb" + "ab" * 6 + "a"
+
+
+def test_a_full_queue_lets_the_lowest_go_for_a_higher_one() -> None:
+    scheduler = Scheduler(100, 1.0, QueueLimits(3, 10**9))
+    scheduler.add(ranked(0, Priority.LOW), NOW)
+    scheduler.add(ranked(1, Priority.LOW), NOW)
+    scheduler.add(ranked(2, Priority.NORMAL), NOW)
+    assert [w.number for w in scheduler.add(ranked(3, Priority.NORMAL), NOW)] == [1]
+    assert [w.number for w in scheduler.add(ranked(4, Priority.HIGH), NOW)] == [0]
+    with pytest.raises(QueueFull):
+        scheduler.add(ranked(5, Priority.NORMAL), NOW)
+    with pytest.raises(QueueFull):
+        scheduler.add(ranked(6, Priority.LOW), NOW)
+    assert [w.number for w in scheduler.add(ranked(7, Priority.HIGH), NOW)] == [3]
+    assert len(scheduler) == 3
+
+
+def test_one_model_does_not_fill_the_queue_for_all() -> None:
+    scheduler = Scheduler(100, 1.0, QueueLimits(10, 10**9))
+    for number in range(10):
+        scheduler.add(work(number, "hog"), NOW)
+    with pytest.raises(QueueFull):
+        scheduler.add(work(10, "hog"), NOW)
+    displaced = [scheduler.add(work(20 + n, "late"), NOW) for n in range(5)]
+    assert [w.number for works in displaced for w in works] == [9, 8, 7, 6, 5]
+    with pytest.raises(QueueFull):
+        scheduler.add(work(30, "late"), NOW)
+    assert (scheduler.depth("hog"), scheduler.depth("late")) == (5, 5)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.sampled_from(Priority), st.integers(1, 9)),
+        max_size=60,
+    )
+)
+def test_whatever_comes_the_queue_keeps_its_limits_and_loses_nothing(
+    specs: list[tuple[str, Priority, int]],
+) -> None:
+    limits = QueueLimits(8, 10**9, cost=300)
+    scheduler = Scheduler(100, 1.0, limits)
+    inside: set[int] = set()
+    for number, (model, priority, rows) in enumerate(specs):
+        new = dataclasses.replace(work(number, model, rows=rows), priority=priority)
+        try:
+            displaced = scheduler.add(new, NOW)
+        except QueueFull:
+            continue
+        assert all(other.priority >= priority for other in displaced)
+        inside -= {other.number for other in displaced}
+        inside.add(number)
+        assert len(scheduler) == len(inside) <= limits.works
+    assert {w.number for s in steps(scheduler) for w in s.works} == inside
+    assert scheduler.size_bytes == 0
+
+
+def test_a_long_step_that_is_put_aside_gives_every_other_turn_to_what_waits() -> None:
+    scheduler = roomy(batch_cost=10)
+    scheduler.add(work(0, rows=100), NOW)
+    long = scheduler.schedule(NOW)
+    assert long is not None
+    turns = []
+    for number in range(1, 5):
+        scheduler.add(work(number), NOW)
+    scheduler.put_aside(long, 0.1, NOW)
+    while (step := scheduler.schedule(NOW)) is not None:
+        turns.append(step.number)
+        if step.number == 0 and len(turns) < 7:
+            scheduler.put_aside(step, 0.1, NOW)
+        else:
+            scheduler.finish(step, 0.1, NOW)
+    assert turns == [0, 1, 0, 2, 0, 3, 0, 4]
+
+
+def test_so_many_steps_of_a_model_are_begun_at_a_time_and_not_more() -> None:
+    scheduler = roomy(batch_cost=10)
+    for number in range(10):
+        scheduler.add(work(number, rows=100), NOW)
+    begun = set()
+    for _ in range(50):
+        step = scheduler.schedule(NOW)
+        assert step is not None
+        begun.add(step.number)
+        scheduler.put_aside(step, 0.1, NOW)
+    assert len(begun) == MOST_PUT_ASIDE
+
+
+def test_a_step_that_was_put_aside_shares_the_engine_with_other_models() -> None:
+    scheduler = roomy(batch_cost=10)
+    scheduler.add(work(0, "huge", rows=100), NOW)
+    huge = scheduler.schedule(NOW)
+    assert huge is not None
+    for number in range(1, 9):
+        scheduler.add(work(number, "small"), NOW)
+    served = {"huge": 0.0, "small": 0.0}
+    scheduler.put_aside(huge, 0.1, NOW)
+    while scheduler.depth("small"):
+        step = scheduler.schedule(NOW)
+        assert step is not None
+        served[step.works[0].model] += 0.1
+        (scheduler.put_aside if step is huge else scheduler.finish)(step, 0.1, NOW)
+        assert abs(served["huge"] - served["small"]) <= 0.1 + 1e-9
+
+
+def test_the_estimate_of_what_the_engine_has_ends_with_it() -> None:
+    scheduler = learnt(seconds=1.0)
+    scheduler.add(work(0), NOW)
+    step = scheduler.schedule(NOW)
+    assert step is not None
+    other = scheduler.wait_s("b", Priority.NORMAL, 0.25)
+    assert other == pytest.approx(0.75)
+    scheduler.finish(step, 1.0, 1.0)
+    assert scheduler.wait_s("a", Priority.NORMAL, 1.0) == 0.0

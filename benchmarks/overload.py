@@ -1,0 +1,308 @@
+"""Candor under more load than it can serve, over HTTP: `make bench`.
+
+Requests arrive at random times (Poisson, seeded), whether earlier ones were answered or not, each
+with a deadline. *Goodput* is the answers within their deadline, a second. The sustainable rate is
+measured first, with as many connections as keep the engine busy; then arrivals come at a half, one,
+two and five times that rate. What should hold: at five times, goodput stays at 90 % of the best or
+more, because what cannot be served in time is refused before its body is read, and what was
+accepted and became late is not computed.
+
+Two models: one whose requests take the engine some ten milliseconds, and the small one of
+`benchmarks.service`, whose requests cost more in HTTP than in the engine. There, with load
+generator, HTTP and engine on the same processors, refusing is most of the work, and goodput falls.
+
+Retry-After is tried on a burst: five seconds of arrivals in one. Half of the clients come back when
+they were told, half after a fixed quarter of a second, each up to three times.
+
+python -m benchmarks.overload --output result.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.load import JSON, post, press
+from benchmarks.machine import machine, versions
+from benchmarks.servers import candor
+
+TIMES = (0.5, 1.0, 2.0, 5.0)
+DEADLINE_S = 1.0
+_CONNECTIONS = 32
+_TRIES = 3
+_IMPATIENT_S = 0.25
+_BURST_S = 5.0
+_ANSWERED = 200
+_REFUSED = (429, 503)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is sent: so many rows of 60 features, T passes each."""
+
+    name: str
+    rows: int
+    passes: int
+
+    def request(self, deadline_s: float = DEADLINE_S) -> bytes:
+        """As it goes over the wire."""
+        body = {"inputs": torch.zeros(self.rows, 60).tolist(), "passes": self.passes}
+        return post(json.dumps(body).encode(), {**JSON, "X-Request-Timeout": f"{deadline_s:g}"})
+
+
+CASES = (Case("1 row, T = 2,000", 1, 2000), Case("1 row, T = 50", 1, 50))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer: its status, seconds since its request was due, and its Retry-After."""
+
+    status: int
+    seconds: float
+    retry_after_s: float
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a run at one rate saw."""
+
+    times: float
+    offered_per_s: float
+    goodput_per_s: float
+    refused: float
+    late: float
+    p50_s: float
+    p99_s: float
+    generator_share: float
+
+
+class _Connection(asyncio.Protocol):
+    """Sends one request at a time; answers are read by their Content-Length."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._answer: asyncio.Future[tuple[int, float]] | None = None
+        self._got = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def ask(self, request: bytes) -> asyncio.Future[tuple[int, float]]:
+        """Status and Retry-After of the answer."""
+        assert self._transport is not None
+        self._answer = asyncio.get_running_loop().create_future()
+        self._got = b""
+        self._transport.write(request)
+        return self._answer
+
+    def data_received(self, data: bytes) -> None:
+        self._got += data
+        head, blank, body = self._got.partition(b"\r\n\r\n")
+        if not blank or self._answer is None:
+            return
+        if len(body) < int(_header(head, b"content-length") or 0):
+            return
+        answer, self._answer = self._answer, None
+        answer.set_result((int(head[9:12]), float(_header(head, b"retry-after") or 0.0)))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(exc or ConnectionError("the server closed a connection"))
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+def _header(head: bytes, name: bytes) -> bytes | None:
+    _, found, rest = head.lower().partition(b"\r\n" + name + b": ")
+    return rest.partition(b"\r\n")[0] if found else None
+
+
+class _Pool:
+    """Connections that are kept; as many as are needed at a time."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._idle: list[_Connection] = []
+
+    async def ask(self, request: bytes, due_s: float) -> Answer:
+        """Send a request that was due at a time of the loop's clock."""
+        loop = asyncio.get_running_loop()
+        if self._idle:
+            connection = self._idle.pop()
+        else:
+            _, connection = await loop.create_connection(_Connection, "127.0.0.1", self._port)
+        status, retry_after_s = await connection.ask(request)
+        self._idle.append(connection)
+        return Answer(status, loop.time() - due_s, retry_after_s)
+
+    def close(self) -> None:
+        for connection in self._idle:
+            connection.close()
+
+
+def arrivals(rate_per_s: float, seconds: float, seed: int) -> Iterator[float]:
+    """Times of a Poisson process, from 0 on."""
+    draw = random.Random(seed)
+    at = draw.expovariate(rate_per_s)
+    while at < seconds:
+        yield at
+        at += draw.expovariate(rate_per_s)
+
+
+async def _offer(port: int, request: bytes, rate_per_s: float, seconds: float) -> list[Answer]:
+    loop = asyncio.get_running_loop()
+    pool = _Pool(port)
+    began_s = loop.time()
+    tasks = []
+    for at in arrivals(rate_per_s, seconds, seed=0):
+        due_s = began_s + at
+        if due_s > loop.time():
+            await asyncio.sleep(due_s - loop.time())
+        tasks.append(loop.create_task(pool.ask(request, due_s)))
+    answers = await asyncio.gather(*tasks)
+    pool.close()
+    return answers
+
+
+def offer(port: int, case: Case, times: float, sustainable: float, seconds: float) -> Seen:
+    """A run at a multiple of the sustainable rate."""
+    used_s = time.process_time()
+    answers = asyncio.run(_offer(port, case.request(), times * sustainable, seconds))
+    share = (time.process_time() - used_s) / seconds
+    good = sorted(a.seconds for a in answers if a.status == _ANSWERED and a.seconds <= DEADLINE_S)
+    codes = Counter(answer.status for answer in answers)
+    refused = sum(codes[code] for code in _REFUSED)
+    return Seen(
+        times,
+        len(answers) / seconds,
+        len(good) / seconds,
+        refused / len(answers),
+        1 - (len(good) + refused) / len(answers),
+        good[len(good) // 2] if good else 0.0,
+        good[int(0.99 * len(good))] if good else 0.0,
+        share,
+    )
+
+
+async def _come_back(
+    pool: _Pool, request: bytes, due_s: float, wait_s: Callable[[Answer], float]
+) -> tuple[bool, int]:
+    """Whether a client that comes back was served in the end, and how often it asked."""
+    loop = asyncio.get_running_loop()
+    await asyncio.sleep(max(0.0, due_s - loop.time()))
+    for attempt in range(1, _TRIES + 1):
+        answer = await pool.ask(request, loop.time())
+        if answer.status == _ANSWERED:
+            return True, attempt
+        await asyncio.sleep(wait_s(answer))
+    return False, _TRIES
+
+
+async def _burst(port: int, request: bytes, clients: int) -> dict[str, float]:
+    loop = asyncio.get_running_loop()
+    pool = _Pool(port)
+    draw = random.Random(0)
+    began_s = loop.time()
+
+    def patient(answer: Answer) -> float:
+        return answer.retry_after_s
+
+    def impatient(_: Answer) -> float:
+        return _IMPATIENT_S
+
+    kinds = [(patient, impatient)[number % 2] for number in range(clients)]
+    results = await asyncio.gather(
+        *(_come_back(pool, request, began_s + draw.random(), kind) for kind in kinds)
+    )
+    pool.close()
+    found = {}
+    for name, wanted in (("as_told", patient), ("fixed", impatient)):
+        own = [result for result, kind in zip(results, kinds, strict=True) if kind is wanted]
+        found[f"{name}_served"] = sum(served for served, _ in own) / len(own)
+        found[f"{name}_asked"] = sum(asked for _, asked in own) / len(own)
+    return found
+
+
+def measure(case: Case, seconds: float, rounds: int) -> dict[str, Any]:
+    """All rates of one case, in rounds; of each rate the run of the median goodput."""
+    with candor(CANDOR_PRECISION="float32", CANDOR_LOG_LEVEL="error") as port:
+        request = case.request(deadline_s=30.0)
+        press(port, request, _CONNECTIONS, 2.0)
+        sustainable = press(port, request, _CONNECTIONS, seconds).requests_per_s
+        runs = [
+            [offer(port, case, times, sustainable, seconds) for times in TIMES]
+            for _ in range(rounds)
+        ]
+        seen = [
+            sorted(of_rate, key=lambda run: run.goodput_per_s)[rounds // 2]
+            for of_rate in zip(*runs, strict=True)
+        ]
+        burst = asyncio.run(_burst(port, case.request(), int(_BURST_S * sustainable)))
+    best = max(run.goodput_per_s for run in seen)
+    return {
+        "case": case.name,
+        "sustainable_per_s": sustainable,
+        "deadline_s": DEADLINE_S,
+        "runs": [asdict(run) for run in seen],
+        "goodput_at_5": seen[-1].goodput_per_s / best,
+        "retry_after": burst,
+    }
+
+
+def main() -> None:
+    """Print a table of each case and write all where `--output` says."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--output", type=Path, help="write the result as JSON here")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
+    arguments = parser.parse_args()
+    console = Console(width=140)
+    cases = []
+    for case in CASES:
+        cases.append(measure(case, arguments.seconds, arguments.rounds))
+        console.print(_table(cases[-1]))
+    if arguments.output:
+        result = {
+            "machine": machine(),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": versions(),
+            "cases": cases,
+        }
+        arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def _table(case: dict[str, Any]) -> Table:
+    table = Table(
+        "load", "offered/s", "in time/s", "refused", "late", "median ms", "99th ms", "generator",
+        title=f"{case['case']}: {case['sustainable_per_s']:.0f} a second sustainable; at 5 times "
+        f"{case['goodput_at_5']:.0%} of the best; burst {case['retry_after']}",
+    )  # fmt: skip
+    for run in case["runs"]:
+        table.add_row(
+            f"{run['times']:g}x",
+            *(f"{run[key]:.0f}" for key in ("offered_per_s", "goodput_per_s")),
+            *(f"{run[key]:.1%}" for key in ("refused", "late")),
+            *(f"{1e3 * run[key]:.0f}" for key in ("p50_s", "p99_s")),
+            f"{run['generator_share']:.0%}",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    main()
