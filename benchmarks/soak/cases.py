@@ -23,6 +23,7 @@ from benchmarks.load import ARRAYS, JSON
 from benchmarks.soak.repository import WEIGHTS, Repository
 from benchmarks.soak.wire import Answer, request
 from service.api.answers import contents, select
+from service.api.engine import Computed
 from service.api.predict import head, plan_and_fields
 from service.inference.choosing import needs
 from service.inference.choosing import select as choose
@@ -188,7 +189,8 @@ def _prediction(
         sampled, wanted = plan_and_fields(model.manifest, body)
         [fields] = model.predict([Request(inputs, sampled, wanted)])
         assert fields is not None
-        return contents(model, select(fields, wanted), head(model, sampled, fields), arrays=arrays)
+        more = head(model, sampled, Computed(fields, sampled))
+        return contents(model, select(fields, wanted), more, arrays=arrays)
 
     return _case("predict", versions, rows, plan, answer, arrays=arrays, share=share)
 

@@ -67,11 +67,13 @@ class _Given:
 
     Args:
         expected_s: seconds that it is expected to take.
+        whole: it is not put aside.
         had_s: seconds that it had before it was put aside.
     """
 
     expected_s: float
-    had_s: float
+    whole: bool
+    had_s: float = 0.0
 
 
 class Scheduler:
@@ -204,7 +206,8 @@ class Scheduler:
         """
         lines = self._lines_of(model)
         own_s = lines.waiting_s(self._room(model), priority, work)
-        others_s = min(self._given_s(now_s), own_s + self._batch_s)
+        whole_s, parted_s = self._given_s(now_s)
+        others_s = whole_s + min(parted_s, own_s + self._batch_s)
         for name, other in self._waiting.items():
             if name != model:
                 others_s += min(other.waiting_s(self._room(name)), own_s)
@@ -212,12 +215,15 @@ class Scheduler:
                 others_s += min(other.put_aside_s(), own_s)
         return own_s + others_s
 
-    def _given_s(self, now_s: float) -> float:
-        """Estimate of what the engine still has to do for the steps that it was given."""
-        expected_s = [given.expected_s for given in self._given.values()]
-        if not expected_s:
-            return 0.0
-        return max(0.0, expected_s[0] - (now_s - self._given_since_s)) + sum(expected_s[1:])
+    def _given_s(self, now_s: float) -> tuple[float, float]:
+        """Estimates of what the engine still has to do: of steps that it does not put aside, and of
+        those that it does."""
+        elapsed_s = now_s - self._given_since_s
+        seconds = {True: 0.0, False: 0.0}
+        for given in self._given.values():
+            seconds[given.whole] += max(0.0, given.expected_s - elapsed_s)
+            elapsed_s = 0.0
+        return seconds[True], seconds[False]
 
     def _promise(self, late_s: float, now_s: float) -> float:
         """Seconds until there would be room for a work, if those that were sent away before it
@@ -336,7 +342,10 @@ class Scheduler:
         if lines.put_aside and (full or self._continues(lines)):
             return None if full else self._continue(model, lines, now_s)
         chosen, late = self._fill(model, lines, now_s)
-        if full and sum(work.cost for work in chosen) < _FULL * self._room(model):
+        if full and (
+            chosen[0].batch_key is None
+            or sum(work.cost for work in chosen) < _FULL * self._room(model)
+        ):
             return None
         self._turn_s = lines.served_s
         lines.continued_last = False
@@ -344,7 +353,7 @@ class Scheduler:
             self._take(work)
         self._hopeless += late
         step = Step(tuple(chosen))
-        self._give(step, _Given(lines.seconds_of(step), 0.0), now_s)
+        self._give(step, _Given(lines.seconds_of(step), step.works[0].batch_key is None), now_s)
         return step
 
     def _turn_of(self, model: str) -> float:
@@ -366,7 +375,7 @@ class Scheduler:
         if not lines.waits:
             del self._waiting[model]
         rest_s = max(0.0, lines.seconds_of(aside.step) - aside.had_s)
-        self._give(aside.step, _Given(rest_s, aside.had_s), now_s)
+        self._give(aside.step, _Given(rest_s, whole=False, had_s=aside.had_s), now_s)
         return aside.step
 
     def _give(self, step: Step, given: _Given, now_s: float) -> None:
