@@ -250,6 +250,7 @@ def private_bytes(server: Server) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.timeout(300 + 10 * RELOADS)
 def test_loading_and_unloading_again_and_again_keeps_no_memory(server: Server) -> None:
     """Were each time one copy of the weights kept, the memory would grow by 4 MiB a time."""
     seen: list[int] = []

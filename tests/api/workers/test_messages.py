@@ -52,6 +52,11 @@ stochastic = ["DropPath"]
 [input]
 shape = [-1, 4]
 dtype = "int64"
+
+[serving]
+versions = [1, 3]
+labels = { canary = 3 }
+canary_share = 0.5
 """
 
 
