@@ -492,6 +492,10 @@ def test_the_repository_is_listed_loaded_and_unloaded(odd: Server) -> None:
     refused = change("load", b'{"parameters": {"config": "{}"}}')
     assert refused.status_code == 400
     assert "`config`" in refused.json()["error"]
+    for what in ("load", "unload"):
+        for body in (b"[]", b"{", b'{"parameters": false}'):
+            assert change(what, body).status_code == 400
+    assert infer(odd, {"inputs": [INPUT]}).status_code == 200
 
 
 def test_what_is_counted_names_the_route_not_the_path(odd: Server) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.bodies import JSON
 from service.api.inference_protocol.binary import LENGTH_HEADER
@@ -92,7 +92,7 @@ class ModelConfig(BaseModel):
     platform: str
     backend: str
     max_batch_size: int = Field(description="rows of a request with the model's own passes")
-    dynamic_batching: dict[str, JsonValue] = Field(description="there is one, without options")
+    dynamic_batching: dict[str, Any] = Field(description="there is one, without options")
     input: list[TensorConfig]
     output: list[TensorConfig]
 
@@ -151,8 +151,8 @@ class InferAnswer(BaseModel):
     outputs: list[InferOutput]
 
 
-def describe_infer() -> dict[str, Any]:
-    """Keyword arguments for the routes of infer."""
+def describe_infer(*parameters: str) -> dict[str, Any]:
+    """Keyword arguments for a route of infer, whose path has these parameters."""
     octets = {
         "application/octet-stream": {
             "schema": {
@@ -162,13 +162,35 @@ def describe_infer() -> dict[str, Any]:
             }
         }
     }
-    schema = InferBody.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema = {"schema": _whole(InferBody)}
     return {
         "openapi_extra": {
-            "requestBody": {"required": True, "content": {JSON: {"schema": schema}, **octets}}
+            "parameters": [
+                {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+                for name in parameters
+            ],
+            "requestBody": {"required": True, "content": {JSON: schema, **octets}},
         },
         "responses": {200: {"model": InferAnswer, "content": octets}, **refusals(*_ERRORS)},
     }
+
+
+def _whole(body: type[BaseModel]) -> dict[str, Any]:
+    """A schema with what it refers to in the place of the reference."""
+    schema = body.model_json_schema()
+    parts = schema.pop("$defs", {})
+
+    def filled(value: Any) -> Any:
+        if isinstance(value, list):
+            return [filled(one) for one in value]
+        if not isinstance(value, dict):
+            return value
+        if "$ref" in value:
+            return filled(parts[value["$ref"].rpartition("/")[2]])
+        return {key: filled(one) for key, one in value.items()}
+
+    found: dict[str, Any] = filled(schema)
+    return found
 
 
 def refusals(*codes: int) -> dict[int | str, dict[str, Any]]:
@@ -243,7 +265,7 @@ class IndexEntry(BaseModel):
 class RepositoryBody(BaseModel):
     """Body of load and unload; may be missing."""
 
-    parameters: dict[str, JsonValue] | None = Field(
+    parameters: dict[str, Any] | None = Field(
         None, description="of unload: unload_dependents, of which there are none"
     )
 
@@ -264,5 +286,5 @@ class Unloaded(BaseModel):
 
 def describe_optional(body: type[BaseModel]) -> dict[str, Any]:
     """Keyword arguments for a route whose body may be missing."""
-    content = {JSON: {"schema": body.model_json_schema()}}
+    content = {JSON: {"schema": _whole(body)}}
     return {"openapi_extra": {"requestBody": {"required": False, "content": content}}}

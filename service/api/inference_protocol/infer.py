@@ -51,8 +51,8 @@ _MODES = ("predict", "eval")
 _MICROSECONDS = 1_000_000
 
 
-@router.post("/v2/models/{name}/versions/{version}/infer", **describe_infer())
-@router.post(ROUTE, **describe_infer())
+@router.post("/v2/models/{name}/versions/{version}/infer", **describe_infer("name", "version"))
+@router.post(ROUTE, **describe_infer("name"))
 async def infer(request: Request) -> Response:
     """What /predict or, with the parameter `mode` "eval", /eval computes, as tensors.
 

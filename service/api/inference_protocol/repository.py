@@ -67,7 +67,7 @@ async def load(request: Request, name: str) -> Loaded:
 )
 async def unload(request: Request, name: str) -> Unloaded:
     """Stop serving a model; requests that were accepted are answered."""
-    await _content(request)
+    _parameters(await _content(request))
     service = service_of(request)
     served_by(request, service.registry.model(name).name)
     unloaded = await changed(service, service.registry.unload, name)
@@ -80,15 +80,20 @@ async def _content(request: Request) -> Mapping[str, Any]:
     return read_json(body) if body else {}
 
 
+def _parameters(content: Mapping[str, Any]) -> dict[str, Any]:
+    given = content.get("parameters")
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise MalformedBody("`parameters` is to be an object", field="parameters", received=given)
+    return given
+
+
 def _refuse_overrides(content: Mapping[str, Any]) -> None:
     """A model is what its folder says: nobody who may load one may send another along."""
-    parameters = content.get("parameters") or {}
-    if not isinstance(parameters, dict):
-        raise MalformedBody("`parameters` is to be an object", field="parameters")
-    if parameters:
+    for name in _parameters(content):
         raise MalformedBody(
-            f"`{next(iter(parameters))[:100]}` is no parameter of loading here: a model is loaded "
-            "as its folder says",
+            f"`{name[:100]}` is no parameter of loading here: a model is loaded as its folder says",
             field="parameters",
         )
 
