@@ -5,9 +5,10 @@ and impatient at once:
 
 - the rate that it can sustain is measured first, a few seconds in a closed loop, reloads going on;
 - then requests come at 80 % of it as a Poisson process from a seed, whatever the answers take:
-  /predict as JSON and as .npy, /eval, /query now and then, of three models;
+  /predict as JSON and as .npy, /eval, /v2 infer, /query now and then, of three models;
 - every 10 s a model gets other weights (its file changes, then POST /models/NAME/reload); each
-  fifth time the file is broken instead, and the old weights have to go on serving;
+  fifth time the file is broken instead, and the old weights have to go on serving, and each third
+  time it is POST /models/NAME/load instead of reload;
 - 1 % are bad requests of many kinds, whose documented error is checked;
 - 1 % come from clients that leave, in the middle of their body or before their answer.
 

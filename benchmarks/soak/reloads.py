@@ -15,7 +15,7 @@ from benchmarks.soak.repository import WEIGHTS, Repository
 from benchmarks.soak.wire import Connections, request
 
 _BROKEN_EVERY = 5
-ENDPOINT = "/models/{name}/reload"
+_LOAD_EVERY = 3
 
 
 class Served:
@@ -70,10 +70,10 @@ class Reloads:
             try:
                 await asyncio.wait_for(stop.wait(), self._every_s)
             except TimeoutError:
-                number = next(self._numbers)
-                await self._one(next(self._models), broken=number % _BROKEN_EVERY == 0)
+                await self._one(next(self._models), next(self._numbers))
 
-    async def _one(self, model: str, *, broken: bool) -> None:
+    async def _one(self, model: str, number: int) -> None:
+        broken = number % _BROKEN_EVERY == 0
         served = self.served[model]
         [old] = served.now
         new = old if broken else next(w for w in WEIGHTS if w != old)
@@ -83,7 +83,7 @@ class Reloads:
             self._repository.put(model, new)
             served.change(frozenset({old, new}))
         started = time.perf_counter()
-        status, answer = await self._reload(model)
+        status, answer = await self._ask(model, "reload" if number % _LOAD_EVERY else "load")
         self.longest_s = max(self.longest_s, time.perf_counter() - started)
         if broken:
             self._repository.put(model, old)
@@ -93,8 +93,8 @@ class Reloads:
         if not broken and (status, states) != (200, ["ready"]):
             self.wrong.append(f"reload of {model} answered {status}: {answer}")
 
-    async def _reload(self, model: str) -> tuple[int, dict[str, Any]]:
-        before, after = request("POST", f"/models/{model}/reload", {}, b"")
+    async def _ask(self, model: str, what: str) -> tuple[int, dict[str, Any]]:
+        before, after = request("POST", f"/models/{model}/{what}", {}, b"")
         answer = await self._connections.ask(before + b"soak-reload" + after)
-        self.codes[ENDPOINT, answer.status] += 1
+        self.codes[f"/models/{{name}}/{what}", answer.status] += 1
         return answer.status, orjson.loads(answer.body)
