@@ -10,6 +10,7 @@
 #   make kill-store  servers that keep samples are killed twenty times on each database
 #   make soak     a server under load for five minutes, every answer checked; SECONDS=3600 for an hour
 #   make reload-loop  a model is loaded and unloaded two hundred times, and the memory has to stay flat
+#   make fuzz     schemathesis and a fuzzer over every URL, for some ten minutes
 #   make check-gpu  the tests and the engine's benchmark on a GPU
 #   make train    train the shipped models again, from their seeds
 #   make quality  their held-out quality, as in models/README.md
@@ -38,7 +39,7 @@ CLIENTS := .venv-clients
 CLIENT_kserve := kserve==0.21.0
 CLIENT_perf_analyzer := perf-analyzer==2.60.0
 
-.PHONY: serve test lint audit format bench bench-peers clients perf-analyzer kill-store soak reload-loop check-gpu train quality needs-data evaluate active-learning clean
+.PHONY: serve test lint audit format bench bench-peers clients perf-analyzer kill-store soak fuzz reload-loop check-gpu train quality needs-data evaluate active-learning clean
 
 serve: $(VENV)/.installed
 	@$(VENV)/bin/candor serve
@@ -84,6 +85,10 @@ soak: $(VENV)/.installed-dev
 
 reload-loop: $(VENV)/.installed-dev
 	RELOADS=200 $(VENV)/bin/python -m pytest -s tests/e2e/test_versions.py -k keeps_no_memory
+
+# FUZZ_SEED=1 for other requests than those of seed 0.
+fuzz: $(VENV)/.installed-dev
+	FUZZ_REQUESTS=20000 FUZZ_EXAMPLES=100 $(VENV)/bin/python -m pytest tests/e2e/test_fuzz.py tests/e2e/test_openapi.py
 
 # All that a GPU does otherwise, and the engine's benchmark on it.
 check-gpu: $(VENV)/.installed-dev

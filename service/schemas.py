@@ -24,7 +24,7 @@ Inputs = Annotated[
         }
     ),
 ]
-Seed = Annotated[int, Field(ge=-_INT64, lt=_INT64)]
+Seed = Annotated[int, Field(ge=-_INT64, le=_INT64 - 1)]
 
 VersionName = Annotated[
     Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=LABEL_PATTERN)],

@@ -150,7 +150,12 @@ def read_json(body: bytes | bytearray) -> dict[str, Any]:
 def _read_json_with_nan(body: bytes | bytearray, error: Exception) -> Any:
     # Python's own json writes NaN and Infinity; such a body gets the error that names the index.
     try:
-        return json.loads(body)
+        # Decoded here: given bytes, json would guess that they may be UTF-16.
+        content = json.loads(body.decode())
+        if b"\\u" in body:
+            # Halves of characters are none, and nothing further on could write them.
+            json.dumps(content, ensure_ascii=False).encode()
+        return content
     except (ValueError, RecursionError):
         raise MalformedBody(f"the body is not JSON: {error}") from None
 
@@ -183,8 +188,12 @@ def read_npy(body: bytes | bytearray) -> NDArray[Any]:
             expected=expected,
             received=received,
         )
-    flat = np.frombuffer(body, dtype=dtype, offset=start)
-    return flat.reshape(shape, order="F" if fortran_order else "C")
+    try:
+        flat = np.frombuffer(body, dtype=dtype, offset=start)
+        return flat.reshape(shape, order="F" if fortran_order else "C")
+    except (ValueError, TypeError, OverflowError) as error:
+        # Nothing times more than a computer can count, elements of no size, truth as a length.
+        raise MalformedBody(f"the body is not .npy: {error}", field="inputs") from None
 
 
 @functools.lru_cache(maxsize=1024)

@@ -169,13 +169,13 @@ class _Guarded(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Its head is there."""
-        self._enter(_Phase.BODY)
         limit = self.allowance.max_header_bytes
         # A head that is this large within one segment was not counted as it came.
         if self._segment_bytes > limit and self._head_bytes() > limit:
             self.tally.rejected("invalid_http")
             self.app = _refusal(431, _LARGE_HEAD.format(limit))
         super().on_headers_complete()
+        self._enter(_Phase.BODY)
 
     def on_body(self, body: bytes) -> None:
         """A part of its body is there."""

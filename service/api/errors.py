@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from service import errors, logs
 from service.api.bodies import JSON
@@ -220,7 +221,24 @@ def _http_exception(request: Request, error: HTTPException) -> Response:
         detail = f"{request.method} {request.url.path}: {phrase.lower()}; see /docs"
     response = problem(request, error.status_code, phrase.capitalize(), detail)
     response.headers.update(error.headers or {})
+    if error.status_code == 405:
+        response.headers["Allow"] = ", ".join(_methods(request))
     return response
+
+
+def _methods(request: Request) -> list[str]:
+    """That the path has: FastAPI names those of the first of its routes alone."""
+    documented = request.app.openapi()["paths"].get(request.url.path)
+    if documented is not None:
+        return sorted(method.upper() for method in documented)
+    return [
+        method
+        for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
 
 
 def _bug(request: Request, error: Exception) -> Response:

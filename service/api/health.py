@@ -64,7 +64,11 @@ def why_not_ready(service: Service) -> str | None:
     return None
 
 
-@router.get("/metrics")
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {CONTENT_TYPE_LATEST: {"schema": {"type": "string"}}}}},
+)
 async def metrics(request: Request) -> Response:
     """For Prometheus."""
     service = service_of(request)

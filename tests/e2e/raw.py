@@ -52,6 +52,8 @@ class _Reader:
 
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
+        if status < 200:  # 100 Continue: the answer comes later.
+            return
         self.answers.append(Answer(status, self._headers, self._body))
         self._headers, self._body = {}, b""
 
@@ -69,21 +71,28 @@ class Connection:
 
     def answer(self) -> Answer:
         """The next answer; fails where the connection ends before it."""
+        found = self.answer_or_end()
+        assert found is not None, "closed without an answer"
+        return found
+
+    def answer_or_end(self) -> Answer | None:
+        """The next answer; None where the connection ends before it."""
         while not self._reader.answers:
-            part = self.socket.recv(2**16)
-            assert part, "closed without an answer"
+            try:
+                part = self.socket.recv(2**16)
+            except ConnectionResetError:
+                # Closed while it was still being sent something.
+                part = b""
+            if not part:
+                return None
             self._reader.feed(part)
         return self._reader.answers.pop(0)
 
     def to_the_end(self) -> list[Answer]:
         """Every answer until the server closes the connection."""
-        try:
-            while part := self.socket.recv(2**16):
-                self._reader.feed(part)
-        except ConnectionResetError:
-            # Closed while it was still being sent something.
-            pass
-        found, self._reader.answers = self._reader.answers, []
+        found = []
+        while (answer := self.answer_or_end()) is not None:
+            found.append(answer)
         return found
 
 
