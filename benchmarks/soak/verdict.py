@@ -11,12 +11,12 @@ from benchmarks.soak.memory import Growth, Memory, growth
 from benchmarks.soak.reloads import Reloads
 from benchmarks.soak.traffic import Tally
 
-SHORTEST_S = 60.0
-"""A run under it says nothing about what grows."""
+SHORTEST_S = 240.0
+"""A run under it says nothing about what grows: reloads alone move memory and latency by more."""
 
 _GROWS_AT_MOST = 0.05
 """Of the memory used, over the whole run: upper end of the confidence interval."""
-_SLOWER_AT_MOST = {50: 1.3, 99: 1.5}
+_SLOWER_AT_MOST = {50: 1.3, 99: 2.0}
 """Percentile of the latency: its last third of the run over its first."""
 _GIB, _MIB = 2**30, 2**20
 
