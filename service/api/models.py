@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from service.api.documentation import problems
-from service.api.scope import Service, served_by, service_of
+from service.api.scope import Service, number_or_label, served_by, service_of
 from service.registry.loading import LoadedModel
 from service.registry.policy import CANARY, Serving
 from service.registry.registry import Model, Version
@@ -46,7 +46,7 @@ async def get_version(request: Request, name: str, version: str) -> VersionInfo:
     registry = service_of(request).registry
     model = registry.model(name)
     served_by(request, model.name)
-    return describe_version(registry.version(name, int(version) if version.isdigit() else 0))
+    return describe_version(registry.version(name, number_or_label(version)))
 
 
 @router.post("/models/{name}/load", responses=problems(404, 503))

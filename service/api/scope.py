@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from service.store.collector import Collector
     from service.store.samples import SampleStore
     from service.tracing.spans import RequestSpans, Tracing
+
+
+_NUMBER = re.compile(r"[0-9]{1,18}")
+"""Of a version; more digits, or those of other scripts, are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,17 @@ def trace_of(request: Request) -> RequestSpans | None:
 def note_reason(request: Request, reason: str) -> None:
     """Note why a request was refused, for the log."""
     _state(request)["reason"] = reason
+
+
+def model_and_version(path: Mapping[str, str]) -> tuple[str, int | str | None]:
+    """What a path names: a model and, where it does, a version by its number or its label."""
+    version = path.get("version")
+    return path["name"], None if version is None else number_or_label(version)
+
+
+def number_or_label(version: str) -> int | str:
+    """A version by its number or its label."""
+    return int(version) if _NUMBER.fullmatch(version) else version
 
 
 def header(request: Request, name: bytes) -> str | None:

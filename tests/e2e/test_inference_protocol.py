@@ -404,6 +404,14 @@ def test_every_error_below_v2_has_the_protocols_form(
     assert ("Retry-After" in response.headers) == (status == 503)
 
 
+@pytest.mark.parametrize("prefix", ["/models", "/v2/models"])
+@pytest.mark.parametrize("version", ["%C2%B2", "9" * 5000, "-1", "0", "one"])
+def test_a_version_that_is_none_is_not_found_on_either_route(
+    odd: Server, prefix: str, version: str
+) -> None:
+    assert odd.get(f"{prefix}/good/versions/{version}").status_code == 404
+
+
 def test_a_coding_that_is_not_known_and_a_body_too_large_are_refused(odd: Server) -> None:
     assert infer(odd, b"{}", **{"Content-Encoding": "br"}).status_code == 415
     large = infer(odd, b" " * 100_001)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -31,7 +31,7 @@ from service.api.inference_protocol.requests import (
 from service.api.inference_protocol.tensors import datatype_of, to_bytes, to_json
 from service.api.limits import check_work
 from service.api.predict import head, plan_and_fields
-from service.api.scope import desk_of, header, request_id, served_by
+from service.api.scope import desk_of, header, model_and_version, request_id, served_by
 from service.errors import InvalidInput
 from service.inference.fields import EVALUATION_FIELDS, Fields
 from service.registry.verified import VerifiedModel
@@ -43,7 +43,6 @@ router = APIRouter()
 PATH = re.compile(r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
 ROUTE = "/v2/models/{name}/infer"
 
-_NUMBER = re.compile(r"[0-9]{1,18}")
 _OCTETS = "application/octet-stream"
 _LENGTH_HEADER = LENGTH_HEADER.lower().encode()
 _OF_THE_PLAN = ("passes", "tolerance", "max_passes", "seed", "masks")
@@ -74,13 +73,6 @@ async def infer(request: Request) -> Response:
         request, model, asked
     )
     return await _write(request, asked, *answer)
-
-
-def model_and_version(path: Mapping[str, str]) -> tuple[str, int | str | None]:
-    """What a path names: a model and, where it does, a version by its number or its label."""
-    version = path.get("version")
-    is_number = version is not None and _NUMBER.fullmatch(version) is not None
-    return path["name"], int(version) if is_number and version is not None else version
 
 
 Answer = tuple[VerifiedModel, Sequence[Output], Fields, dict[str, Any]]

@@ -18,11 +18,10 @@ from service.api.inference_protocol.documents import (
     TensorMetadata,
     refusals,
 )
-from service.api.inference_protocol.infer import model_and_version
 from service.api.inference_protocol.outputs import outputs_of
 from service.api.inference_protocol.requests import INPUT
 from service.api.inference_protocol.tensors import BYTES, datatype_of
-from service.api.scope import request_id, served_by, service_of
+from service.api.scope import model_and_version, request_id, served_by, service_of
 from service.errors import ModelNotReady
 from service.inference.fields import ROWS_SECOND
 from service.registry.registry import State

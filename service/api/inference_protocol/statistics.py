@@ -12,8 +12,7 @@ from service.api.inference_protocol.documents import (
     Statistics,
     refusals,
 )
-from service.api.inference_protocol.infer import model_and_version
-from service.api.scope import Service, request_id, served_by, service_of
+from service.api.scope import Service, model_and_version, request_id, served_by, service_of
 from service.registry.registry import Model, State
 from service.scheduling.statistics import Duration
 from service.types import ModelRef
