@@ -82,6 +82,7 @@ kill-store: $(VENV)/.installed-dev
 # Exit status 1 where something does not hold; benchmarks/soak/__main__.py says what has to.
 soak: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m benchmarks.soak --seconds $(SECONDS) --output benchmarks/results/soak.json
+	$(VENV)/bin/python -m benchmarks.render
 
 reload-loop: $(VENV)/.installed-dev
 	RELOADS=200 $(VENV)/bin/python -m pytest -s tests/e2e/test_versions.py -k keeps_no_memory

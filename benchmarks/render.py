@@ -126,10 +126,34 @@ def pools_section(result: dict[str, Any]) -> str:
     )
 
 
+def soak_section(result: dict[str, Any]) -> str:
+    """The README's section about the soak."""
+    reloads = result["reloads"]
+    seen = {"right": 0, "wrong": 0, "lost": 0, "refused": 0, "left": 0, **result["outcomes"]}
+    lines = [
+        f"Seen on {_where(result)}, {result['seconds'] / 60:,.0f} minutes at "
+        f"{result['requests_per_s']:,.0f} requests a second, the load generator taking",
+        f"{result['generator_share']:.0%} of a core: {result['sent']:,} requests, of which "
+        f"{seen['right']:,} were answered with the right numbers,",
+        f"{seen['wrong']:,} with wrong ones; {seen['lost']:,} were lost; {seen['refused']:,} were "
+        f"bad and refused as documented, {seen['left']:,} of",
+        f"clients that left; {reloads.get('good', 0):,} reloads with other",
+        f"weights and {reloads.get('broken', 0):,} with a broken file.",
+        "",
+        "| what has to hold | | |",
+        "|---|---|---|",
+    ]
+    for finding in result["findings"]:
+        holds = "holds" if finding["holds"] else "**does not hold**"
+        lines.append(f"| {finding['name']} | {holds} | {finding['said']} |")
+    return "\n".join(lines)
+
+
 SECTIONS = {
     "engine": engine_section,
     "service": service_section,
     "pools": pools_section,
+    "soak": soak_section,
     "active_learning": active_learning.section,
 }
 

@@ -60,14 +60,6 @@ def test_names_that_no_model_has_are_refused_in_paths(odd: Server, name: str, pa
     assert answer.problem()
 
 
-def test_a_name_may_have_dots_within(tmp_path: Path) -> None:
-    write_model(tmp_path, "model..1")
-    with serving(tmp_path) as server:
-        assert server.post("/predict", {"model": "model..1", "inputs": [ROW]}).status_code == 200
-        assert server.get("/models/model..1").status_code == 200
-        assert server.get("/models/model%2E%2E1").status_code == 200
-
-
 def nested(depth: int, around: bytes) -> bytes:
     return around % (b"[" * depth + b"]" * depth)
 
@@ -246,11 +238,12 @@ def test_what_is_no_http_gets_a_problem_and_its_connection_is_closed(
 ) -> None:
     with connect(odd) as connection:
         connection.send(content)
-        [answer] = connection.to_the_end()
-    assert answer.status in (400, 404, 405)
-    assert answer.problem()
-    if answer.status == 400:
-        assert answer.headers["connection"] == "close"
+        answer = connection.answer()
+        assert answer.status in (400, 404, 405)
+        assert answer.problem()
+        if answer.status == 400:
+            assert answer.headers["connection"] == "close"
+            assert connection.to_the_end() == []
 
 
 def test_rubbish_behind_a_request_does_not_take_its_answer(odd: Server) -> None:
@@ -337,15 +330,19 @@ def test_clients_that_leave_anywhere_harm_nobody(odd: Server, cut: int) -> None:
 
 
 def test_after_a_kill_under_load_the_same_numbers_come_again(tmp_path: Path) -> None:
-    write_model(tmp_path, "good")
+    """Of a model with dots in its name, which is none of a path."""
+    write_model(tmp_path, "model..1")
+    asked = {**GOOD, "model": "model..1"}
+    content = request("POST", "/predict", json.dumps(asked).encode(), JSON)
     answers = []
     for _ in range(2):
         with serving(tmp_path) as server:
-            answers.append(server.post("/predict", GOOD).json())
+            assert server.get("/models/model%2E%2E1").status_code == 200
+            answers.append(server.post("/predict", asked).json())
             with connect(server) as waiting:
-                waiting.send(POST)
+                waiting.send(content)
                 server.process.kill()
                 server.process.wait()
                 # The one in flight was answered or its connection ended; it does not hang.
                 assert len(waiting.to_the_end()) <= 1
-    assert answers[0] == answers[1]
+    assert answers[0]["mean"] == answers[1]["mean"]
