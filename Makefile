@@ -64,6 +64,7 @@ format: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m benchmarks.engine --output benchmarks/results/engine.json
 	$(VENV)/bin/python -m benchmarks.service --output benchmarks/results/service.json
+	$(VENV)/bin/python -m benchmarks.overload --output benchmarks/results/overload.json
 	$(VENV)/bin/python -m benchmarks.pools --output benchmarks/results/pools.json
 	$(VENV)/bin/python -m benchmarks.render
 

@@ -96,6 +96,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[tuple[int, float]] | None = None
         self._got = b""
+        self.closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -120,6 +121,7 @@ class _Connection(asyncio.Protocol):
         answer.set_result((int(head[9:12]), float(_header(head, b"retry-after") or 0.0)))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(exc or ConnectionError("the server closed a connection"))
 
@@ -143,6 +145,8 @@ class _Pool:
     async def ask(self, request: bytes, due_s: float) -> Answer:
         """Send a request that was due at a time of the loop's clock."""
         loop = asyncio.get_running_loop()
+        while self._idle and self._idle[-1].closed:
+            self._idle.pop()
         if self._idle:
             connection = self._idle.pop()
         else:

@@ -108,6 +108,10 @@ class Lines:
         pace = self.alone if step.works[0].batch_key is None else self.batches
         return pace.seconds(step.cost)
 
+    def step_s(self, room: float) -> float:
+        """Estimate of the next step of works that run together, filled as far as they go."""
+        return self.batches.seconds(min(room, sum(t.cost for t in self._together.values())))
+
     def waiting_s(
         self, room: float, up_to: Priority = Priority.LOW, more: Work | None = None
     ) -> float:

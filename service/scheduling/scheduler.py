@@ -427,10 +427,15 @@ class Scheduler:
         chosen: list[Work] = []
         late: list[Work] = []
         cost, room = 0, self._room(model)
+        begin_s = now_s + sum(self._given_s(now_s))
+        step_s = lines.step_s(room)
         for work in lines.in_order():
             if chosen and work.batch_key != chosen[0].batch_key:
                 continue
-            if now_s + self._own_s(work) > work.deadline_s:
+            # Of a step, since all its works are done when the last is.
+            own_s = self._own_s(work)
+            takes_s = own_s if work.batch_key is None else max(own_s, step_s)
+            if begin_s + takes_s > work.deadline_s:
                 late.append(work)
                 continue
             cost += work.cost
