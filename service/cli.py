@@ -202,8 +202,9 @@ def list_models(
                 registry.load_all()
             found = [describe_model(model) for model in registry.models()]
         _print_models(found, sites=verify is not None)
-        reasons = [m.reason for m in found] + [v.reason for m in found for v in m.versions]
-        if verify is not None and any(reasons):
+        # What the version policy passes over was not to serve.
+        versions = [v for m in found for v in m.versions if v.state != "unloaded"]
+        if verify is not None and any(each.reason for each in (*found, *versions)):
             raise typer.Exit(1)
 
 
@@ -814,7 +815,8 @@ def _print_models(models: Sequence[ModelInfo], *, sites: bool) -> None:
             )
     out.print(table)
     for model in models:
-        for reason in filter(None, [model.reason, *(v.reason for v in model.versions)]):
+        of_versions = [f"version {v.version}: {v.reason}" for v in model.versions if v.reason]
+        for reason in filter(None, [model.reason, *model.warnings, *of_versions]):
             out.print(f"\n{model.name}: {escape(reason)}", soft_wrap=True)
         if sites:
             _print_sites(model)
