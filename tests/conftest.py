@@ -34,6 +34,8 @@ SERVERS = ("shipped", "odd", "tiny")
 _ORDER = ("e2e", "statistical", "assessment", "registry", "store", "inference")
 
 
+# xdist reads the groups in the same hook.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What is expensive to set up is set up once: in one of the processes that tests run in.
 
