@@ -204,7 +204,8 @@ def list_models(
         _print_models(found, sites=verify is not None)
         # What the version policy passes over was not to serve.
         versions = [v for m in found for v in m.versions if v.state != "unloaded"]
-        if verify is not None and any(each.reason for each in (*found, *versions)):
+        reasons = [*(m.reason for m in found), *(v.reason for v in versions)]
+        if verify is not None and any(reasons):
             raise typer.Exit(1)
 
 
