@@ -46,7 +46,7 @@ serve: $(VENV)/.installed
 
 # One process more than cores, up to four: some wait for the servers that they started.
 test: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m pytest --dist loadgroup --no-loadscope-reorder \
+	$(VENV)/bin/python -m pytest --dist loadfile --no-loadscope-reorder \
 		--numprocesses $$($(VENV)/bin/python -c "import os; print(min(4, 1 + (os.cpu_count() or 1)))")
 
 lint: $(VENV)/.installed-dev

@@ -28,24 +28,12 @@ torch.set_num_threads(1)
 tuning._ENOUGH_S, tuning._ROUNDS = 0.0, 1
 
 
-SERVERS = ("shipped", "odd", "tiny")
-"""Fixtures of the session, each a server."""
-
 _ORDER = ("e2e", "statistical", "assessment", "registry", "store", "inference")
 
 
-# xdist reads the groups in the same hook.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is expensive to set up is set up once: in one of the processes that tests run in.
-
-    The longest come first, so that no process is left alone with them at the end.
-    """
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that no process is left alone with them at the end."""
     items.sort(key=lambda item: _place(item.path))
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            if (group := _group(item)) is not None:
-                item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_configure() -> None:
@@ -61,16 +49,6 @@ def pytest_collection_finish() -> None:
 
 def _place(path: Path) -> int:
     return next((place for place, folder in enumerate(_ORDER) if folder in path.parts), len(_ORDER))
-
-
-def _group(item: pytest.Item) -> str | None:
-    """Tests of a group run in one process: those of a file, of a server or of databases."""
-    if "statistical" in item.path.parts:
-        return None
-    asked = getattr(item, "fixturenames", ())
-    if "url" in asked or "store" in item.path.parts or "database" in asked:
-        return "databases"
-    return next((name for name in SERVERS if name in asked), item.nodeid.split("::")[0])
 
 
 @pytest.fixture(scope="session")

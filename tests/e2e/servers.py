@@ -6,7 +6,8 @@ for whatever any model shows, `shipped` for what is said of the shipped ones, `o
 or broken. A file that needs settings of its own shares a server in a fixture of the module, with
 models of `write_model` or some of the shipped ones (`copied`).
 
-Tests that share a server also share a process of the run, so that it starts once.
+The tests of a file run in one process, so that a server of the module starts once; one of the
+session starts once in each process that has tests for it.
 """
 
 from __future__ import annotations
