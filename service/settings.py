@@ -88,6 +88,12 @@ class Settings(BaseModel):
         "gone; 0: only on request",
     )
     max_body_bytes: int = Field(64 * 2**20, gt=0, description="largest request body; over it: 413")
+    body_bytes: int = Field(
+        2**30,
+        gt=0,
+        description="bytes of request bodies in the memory of a process that speaks HTTP; more are "
+        "refused with 429",
+    )
     header_timeout_s: float = Field(
         10.0, gt=0, description="seconds that the head of a request may take; over it: 408"
     )

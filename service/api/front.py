@@ -24,6 +24,7 @@ from service.api.direct import Endpoint
 from service.api.engine import check_door
 from service.api.headers import AnswerHeaders
 from service.api.inference_protocol.infer import PATH, ROUTE
+from service.api.limits import BodyBudget
 from service.api.origins import Origins, answer_preflight
 from service.api.scope import Desk
 from service.api.security import Guard
@@ -60,6 +61,7 @@ class Front:
         self._desk = desk
         self._direct = direct
         self._guard = Guard(desk.settings)
+        self._bodies = BodyBudget(desk.settings.body_bytes)
         self._headers = AnswerHeaders(desk.settings)
         self._origins = Origins(desk.settings.cors_origins)
 
@@ -79,6 +81,15 @@ class Front:
         route = _route(scope)
         endpoint = self._direct.get(route) if scope["method"] == "POST" else None
         code = 500
+        body_bytes = 0
+
+        async def receive_counted() -> Message:
+            nonlocal body_bytes
+            message = await receive()
+            if part := message.get("body"):
+                self._bodies.take(body_bytes, len(part))
+                body_bytes += len(part)
+            return message
 
         async def send_noted(message: Message) -> None:
             nonlocal code
@@ -97,10 +108,11 @@ class Front:
                 await _send(errors.answer(Request(scope, receive), error), send_noted)
                 return
             if endpoint is None:
-                await self._through_the_app(scope, receive, send_noted)
+                await self._through_the_app(scope, receive_counted, send_noted)
             else:
-                await _answer(endpoint, Request(scope, receive), send_noted)
+                await _answer(endpoint, Request(scope, receive_counted), send_noted)
         finally:
+            self._bodies.give_back(body_bytes)
             if endpoint is None:
                 route = getattr(scope.get("route"), "path", "other")
             elapsed_s = time.perf_counter() - started_s

@@ -7,13 +7,49 @@ import math
 from fastapi import Request
 
 from service.api.scope import desk_of, header
-from service.errors import InvalidInput, LimitExceeded
+from service.errors import InvalidInput, LimitExceeded, QueueFull
 from service.types import Priority
+
+_RETRY_AFTER_S = 1.0
 
 TIMEOUT_HEADER = "X-Request-Timeout"
 PRIORITY_HEADER = "X-Request-Priority"
 _TIMEOUT = TIMEOUT_HEADER.lower().encode()
 _PRIORITY = PRIORITY_HEADER.lower().encode()
+
+
+class BodyBudget:
+    """Bytes of request bodies that one process holds at a time.
+
+    Args:
+        limit_bytes: of all together; one body alone may have more, for that is another limit's.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self.held_bytes = 0
+
+    def take(self, own_bytes: int, more_bytes: int) -> None:
+        """Make room for a part of a body.
+
+        Args:
+            own_bytes: of the same body, taken before.
+            more_bytes: of the part.
+
+        Raises:
+            QueueFull: others' bodies leave no room.
+        """
+        if self.held_bytes > own_bytes and self.held_bytes + more_bytes > self._limit_bytes:
+            raise QueueFull(
+                f"{self.held_bytes} bytes of request bodies are in memory, and more are over the "
+                f"limit of {self._limit_bytes} (CANDOR_BODY_BYTES); send it again later",
+                retry_after_s=_RETRY_AFTER_S,
+            )
+        self.held_bytes += more_bytes
+
+    def give_back(self, own_bytes: int) -> None:
+        """A request is over, and its body is gone."""
+        self.held_bytes -= own_bytes
 
 
 def check_work(request: Request, rows: int, passes: int, passes_field: str = "passes") -> None:
