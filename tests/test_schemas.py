@@ -16,7 +16,7 @@ HEAD = {"model", "version", "task"}
 def test_fields_are_the_same_everywhere() -> None:
     fields = {*FIELDS, *CALIBRATED_FIELDS}
     assert set(get_args(schemas.FieldName)) == fields
-    answer = HEAD | {"passes", "seed", "calibration"} | fields
+    answer = HEAD | {"passes", "seed", "degraded", "calibration"} | fields
     assert set(schemas.PredictAnswer.model_fields) == answer
     assert set(client.Prediction.__dataclass_fields__) == answer
     evaluation = HEAD | set(EVALUATION_FIELDS)

@@ -140,7 +140,7 @@ def read_json(body: bytes | bytearray) -> dict[str, Any]:
         content = _read_json_with_nan(body, error)
     if not isinstance(content, dict):
         raise MalformedBody(
-            f"the body is a JSON {type(content).__name__}; expected an object with `inputs`",
+            f"the body is a JSON {type(content).__name__}; expected an object",
             expected="object",
             received=type(content).__name__,
         )
@@ -250,6 +250,8 @@ def _in_words(problem: Any, schema: type[EvalRequest]) -> InvalidInput:
             field=name,
             expected=known,
         )
+    if problem["type"] == "missing":
+        return InvalidInput(f"`{name}` is missing", field=name)
     received = problem["input"]
     if name == "version":
         expected: Any = "an integer of at least 1, or a label such as stable"
@@ -262,13 +264,19 @@ def _in_words(problem: Any, schema: type[EvalRequest]) -> InvalidInput:
     elif problem["type"] == "greater_than_equal":
         expected = f"an integer of at least {problem['ctx']['ge']}"
     else:
-        expected = problem["msg"].removeprefix("Input should be ").replace("valid ", "")
+        expected = expectation(problem["msg"])
     return InvalidInput(
         f"`{name}` is {received!r}; expected {_listed(expected)}",
         field=name,
         expected=expected,
         received=received,
     )
+
+
+def expectation(message: str) -> str:
+    """What pydantic says that a value should be."""
+    wanted = message.removeprefix("Input should be ").replace("valid ", "")
+    return wanted.replace("a integer", "an integer")
 
 
 def _listed(expected: Any) -> str:

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from service import errors, logs
-from service.api.bodies import JSON
+from service.api.bodies import JSON, expectation
 from service.api.inference_protocol.errors import covers, refusal
 from service.api.scope import desk_of, note_reason, request_id
 
@@ -170,7 +170,7 @@ def _in_words(request: Request, error: RequestValidationError) -> errors.Invalid
             field=name,
             expected=known,
         )
-    expected = first["msg"].removeprefix("Input should be ").replace("valid ", "")
+    expected = expectation(first["msg"])
     return errors.InvalidInput(
         f"`{name}` is {reprlib.repr(first['input'])}; expected {expected}",
         field=name,

@@ -83,12 +83,17 @@ class Front:
         code = 500
         body_bytes = 0
 
-        async def receive_counted() -> Message:
+        def hold(more_bytes: int) -> None:
             nonlocal body_bytes
+            self._bodies.take(body_bytes, more_bytes)
+            body_bytes += more_bytes
+
+        state["hold"] = hold
+
+        async def receive_counted() -> Message:
             message = await receive()
             if part := message.get("body"):
-                self._bodies.take(body_bytes, len(part))
-                body_bytes += len(part)
+                hold(len(part))
             return message
 
         async def send_noted(message: Message) -> None:

@@ -77,6 +77,15 @@ def served_by(request: Request, model: str) -> None:
     _state(request)["model"] = model
 
 
+def hold(request: Request, more_bytes: int) -> None:
+    """Count what is held of a request beside the body that came, until it is answered.
+
+    Raises:
+        QueueFull: others' bodies leave no room.
+    """
+    _state(request)["hold"](more_bytes)
+
+
 def note_version(request: Request, version: int) -> None:
     """Note which version of its model a request is for, for the log."""
     _state(request)["version"] = version

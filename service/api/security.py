@@ -160,7 +160,7 @@ class Guard:
             wanted = " or ".join(sorted(scopes))
             raise Forbidden(
                 f"the token has the scopes {', '.join(token.scopes)}; this needs "
-                f" {wanted}" + _ADMIN_REMEDY * (scopes == _ADMIN),
+                f"{wanted}" + _ADMIN_REMEDY * (scopes == _ADMIN),
                 field="Authorization",
                 expected=sorted(scopes),
             )

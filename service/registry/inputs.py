@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,8 @@ from service.errors import InvalidInput
 from service.registry.manifest import InputSpec
 
 _FIELD = "inputs"
-_DEEPEST = 32
+DEEPEST = 32
+"""Lists in lists, or dimensions, that anything here may have."""
 
 
 def array_from_lists(value: Any, spec: InputSpec) -> NDArray[Any]:
@@ -29,14 +32,38 @@ def array_from_lists(value: Any, spec: InputSpec) -> NDArray[Any]:
             received=received,
         )
     try:
-        if _depth(value) > _DEEPEST:
-            raise ValueError
-        array = np.array(value)
-        if array.dtype.kind not in "iufb":
-            raise ValueError
+        array = array_of_numbers(value)
     except (ValueError, OverflowError):
         raise _first_fault(value, spec) from None
     return conform(array, spec)
+
+
+def array_of_numbers(value: list[Any]) -> NDArray[Any]:
+    """Nested lists → an array of whatever numbers they hold.
+
+    Raises:
+        ValueError: they are ragged, nested deeper than `DEEPEST`, or hold more than numbers.
+        OverflowError: they hold a number that is too large.
+    """
+    depth = _depth(value)
+    if depth > DEEPEST:
+        raise ValueError(f"nested deeper than {DEEPEST}")
+    leaves: Iterable[Any] = value
+    for _ in range(depth - 1):
+        leaves = itertools.chain.from_iterable(leaves)
+    # Of one long string NumPy would make as long a one in every place, which fills any memory. The
+    # sum is nobody's; it is the fastest way to see that all of them are numbers.
+    try:
+        sum(leaves)
+    except TypeError:
+        empty = np.array(value, dtype=object)
+        if empty.size:
+            raise ValueError("holds more than numbers") from None
+        return empty.astype(np.float64)
+    array = np.array(value)
+    if array.dtype.kind not in "iufb":
+        raise ValueError("holds more than numbers")
+    return array
 
 
 def conform(array: NDArray[Any], spec: InputSpec, field: str = _FIELD) -> NDArray[Any]:
@@ -95,10 +122,10 @@ def _check_shape(shape: tuple[int, ...], spec: InputSpec, field: str) -> None:
     if fits and shape[0] >= 1:
         return
     hint = ""
-    if len(shape) == len(spec.shape):
-        hint = "; one row has to stand in a list of its own: [row]"
-    elif fits:
+    if shape[:1] == (0,):
         hint = "; a batch needs at least one row"
+    elif len(shape) == len(spec.shape):
+        hint = "; one row has to stand in a list of its own: [row]"
     raise InvalidInput(
         f"`{field}` has the shape {list(shape)}; expected {_shape(spec)}{hint}",
         field=field,
@@ -127,7 +154,7 @@ def _shape(spec: InputSpec) -> str:
 
 def _depth(value: Any) -> int:
     depth = 0
-    while isinstance(value, list) and value and depth <= _DEEPEST:
+    while isinstance(value, list) and value and depth <= DEEPEST:
         value, depth = value[0], depth + 1
     return depth
 

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import Request, Response
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.api.app import build_app, build_service
+from service.api.front import Front
 from service.api.limits import BodyBudget
+from service.api.scope import hold
 from service.errors import QueueFull
 from service.settings import load_settings
 
@@ -74,3 +77,34 @@ def test_a_body_that_finds_no_room_is_answered_429_and_fits_once_the_others_are_
     assert refused.headers["Retry-After"] == "1"
     # What was read was looked at: it is not JSON.
     assert [response.status_code for response in read] == [400, 400, 400]
+
+
+def test_what_a_compressed_body_becomes_is_counted_until_it_is_answered(tmp_path: Path) -> None:
+    settings = {"models": tmp_path, "body_bytes": LIMIT_BYTES}
+    service = build_service(load_settings(settings, environment={}))
+    seen: list[int] = []
+
+    async def endpoint(request: Request) -> Response:
+        body = await request.body()
+        hold(request, 10 * len(body))
+        seen.append(len(body))
+        return Response()
+
+    front = Front(build_app(service).app, service, {"/predict": endpoint})
+
+    async def ask() -> list[int]:
+        transport = httpx.ASGITransport(front)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+
+            async def slowly() -> AsyncIterator[bytes]:
+                yield b" " * 500
+                first.append((await client.post("/predict", content=b" " * 60)).status_code)
+
+            first: list[int] = []
+            await client.post("/predict", content=slowly())
+            again = await client.post("/predict", content=b" " * 60)
+            return [*first, again.status_code]
+
+    assert asyncio.run(ask()) == [429, 200]
+    service.runner.close()
+    assert seen == [500, 60]

@@ -309,13 +309,15 @@ WRONG: list[tuple[Any, int, str]] = [
     ({"inputs": [{**INPUT, "shape": [1, "4"]}]}, 400, "'4'"),
     ({"inputs": [{**INPUT, "shape": [2**62, 4]}]}, 400, "64 bits"),
     ({"inputs": [{**INPUT, "shape": [2**61]}]}, 400, "64 bits"),
+    ({"inputs": [{**INPUT, "shape": [1] * 65, "data": [0]}]}, 400, "65 dimensions"),
     ({"inputs": [{**INPUT, "shape": [2**40, 4]}]}, 400, "the data"),
     ({"inputs": [{**INPUT, "shape": [0, 4], "data": []}]}, 422, "at least one row"),
     ({"inputs": [{**INPUT, "shape": [4]}]}, 422, "[B, 4]"),
     ({"inputs": [{**INPUT, "shape": [2, 2]}]}, 422, "[B, 4]"),
     ({"inputs": [{**INPUT, "data": [[ROW]]}]}, 400, "has the shape [1, 1, 4]"),
     ({"inputs": [{**INPUT, "data": [0, 0, 0]}]}, 400, "[3]"),
-    ({"inputs": [{**INPUT, "data": [0, None, 0, 0]}]}, 400, "a number"),
+    ({"inputs": [{**INPUT, "data": [0, None, 0, 0]}]}, 400, "more than numbers"),
+    ({"inputs": [{**INPUT, "data": [0, "1", 0, 0]}]}, 400, "more than numbers"),
     ({"inputs": [{**INPUT, "data": [0, float("nan"), 0, 0]}]}, 422, "`input[0][1]` is nan"),
     ({"inputs": [{**INPUT, "data": [0, 0, float("inf"), 0]}]}, 422, "`input[0][2]` is inf"),
     (b'{"inputs":[{"name":"input","shape":[1,4],"datatype":"FP32","data":[0,0,0,1e999]}]}', 422,
@@ -428,6 +430,11 @@ def test_a_deadline_stands_in_the_parameters_in_microseconds(odd: Server) -> Non
     response = infer(odd, body, "/v2/models/slow/infer")
     assert response.status_code == 504
     assert "0.2 seconds" in response.json()["error"]
+
+
+def test_a_deadline_that_no_float_holds_is_the_servers(odd: Server) -> None:
+    response = infer(odd, {"inputs": [INPUT], "parameters": {"timeout": 10**400}})
+    assert response.status_code == 200, response.text
 
 
 @pytest.mark.parametrize("priority", ["high", "normal", "LOW", 0, 1, 2, 3, 4000])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -69,6 +70,24 @@ def test_the_first_place_that_is_wrong_is_named(value: Any, field: str, said: st
     error = refused(value, FLOATS)
     assert error.field == field
     assert said in error.message
+
+
+@pytest.mark.parametrize("place", [lambda text: text, lambda text: [text]])
+def test_a_long_string_among_many_numbers_takes_no_memory(place: Callable[[str], Any]) -> None:
+    rows = [[row, row] for row in range(10_000)]
+    tracemalloc.start()
+    try:
+        error = refused([*rows, place("x" * 100_000)], BYTES)
+        assert error.field is not None
+        assert error.field.startswith("inputs[10000]")
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("value", "shape"), [([], [0]), ([[]], [1, 0]), ([[[]]], [1, 1, 0])])
+def test_lists_without_numbers_have_a_shape(value: Any, shape: list[int]) -> None:
+    assert refused(value, FLOATS).received == shape
 
 
 def test_deep_nesting_is_refused_without_recursion() -> None:

@@ -121,7 +121,7 @@ class InferBody(BaseModel):
     parameters: Parameters | None = Field(
         None,
         description='passes, tolerance, max_passes, seed, masks; mode: "eval"; timeout in '
-        "microseconds; binary_data_output",
+        "microseconds; priority: high, normal or low, or 1 to 3; binary_data_output",
     )
     inputs: list[InferInput]
     outputs: list[InferOutputAsked] | None = Field(

@@ -31,7 +31,7 @@ from service.api.inference_protocol.requests import (
 from service.api.inference_protocol.tensors import datatype_of, to_bytes, to_json
 from service.api.limits import check_work
 from service.api.predict import head, plan_and_fields
-from service.api.scope import desk_of, header, model_and_version, request_id, served_by
+from service.api.scope import desk_of, header, hold, model_and_version, request_id, served_by
 from service.errors import InvalidInput
 from service.inference.fields import EVALUATION_FIELDS, Fields
 from service.registry.verified import VerifiedModel
@@ -48,6 +48,7 @@ _LENGTH_HEADER = LENGTH_HEADER.lower().encode()
 _OF_THE_PLAN = ("passes", "tolerance", "max_passes", "seed", "masks")
 _MODES = ("predict", "eval")
 _MICROSECONDS = 1_000_000
+_LONGEST_MICROSECONDS = 2**64 - 1
 
 
 @router.post("/v2/models/{name}/versions/{version}/infer", **describe_infer("name", "version"))
@@ -64,7 +65,8 @@ async def infer(request: Request) -> Response:
     body = await read_body(request, limit_bytes)
     model = await desk.engine.resolve(*model_and_version(request.path_params), request_id(request))
     served_by(request, model.ref.name)
-    body = await decompressed(body, header(request, b"content-encoding"), limit_bytes)
+    coding = header(request, b"content-encoding")
+    body = await decompressed(body, coding, limit_bytes, lambda size: hold(request, size))
     length = json_length(header(request, _LENGTH_HEADER), body)
     # Without the header an empty body is one that is not JSON.
     raw = length == 0 and header(request, _LENGTH_HEADER) is not None
@@ -154,7 +156,7 @@ def _timeout_s(parameters: Parameters) -> float | None:
             expected="a whole number of microseconds",
             received=given,
         )
-    return given / _MICROSECONDS if given else None
+    return min(given, _LONGEST_MICROSECONDS) / _MICROSECONDS if given else None
 
 
 def _priority(parameters: Parameters) -> Priority | None:

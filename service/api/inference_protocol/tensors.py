@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import InvalidInput, MalformedBody
+from service.registry.inputs import DEEPEST, array_of_numbers
 
 BYTES, BF16 = "BYTES", "BF16"
 
@@ -40,7 +41,6 @@ _DATATYPES = {dtype: datatype for datatype, dtype in NUMPY.items()}
 _BF16_BYTES = 2
 _LENGTH = struct.Struct("<I")
 _INT64 = 2**63
-_DEEPEST = 32
 
 
 def datatype_of(dtype: np.dtype[Any]) -> str:
@@ -52,8 +52,16 @@ def elements(shape: Sequence[int], datatype: str, name: str) -> int:
     """How many elements a shape has.
 
     Raises:
-        MalformedBody: it holds what is no size, or more than 64 bits can count.
+        MalformedBody: it holds what is no size, more dimensions than any model has, or more than 64
+            bits can count.
     """
+    if len(shape) > DEEPEST:
+        raise MalformedBody(
+            f"the shape of `{name}` has {len(shape)} dimensions; expected {DEEPEST} at most",
+            field=name,
+            expected=DEEPEST,
+            received=len(shape),
+        )
     for size in shape:
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise MalformedBody(
@@ -167,36 +175,25 @@ def to_json(array: NDArray[Any]) -> Any:
 
 
 def _array(data: Any, datatype: str, name: str) -> NDArray[Any]:
-    wanted = "a string" if datatype == BYTES else "a number"
-    if datatype == "BOOL":
-        wanted = "true or false"
-    depth, inner = 0, data
-    while isinstance(inner, list) and inner and depth <= _DEEPEST:
-        inner, depth = inner[0], depth + 1
-    if not isinstance(data, list) or depth > _DEEPEST:
+    if not isinstance(data, list):
         raise MalformedBody(
             f"the data of `{name}` is to be a list of elements, nested or flat", field=name
         )
     try:
-        array = np.array(data, dtype=object if datatype == BYTES else None)
+        array = np.array(data, dtype=object) if datatype == BYTES else array_of_numbers(data)
     except (ValueError, OverflowError):
+        array = None
+    if array is None or (
+        datatype == BYTES and not all(isinstance(item, str) for item in array.reshape(-1))
+    ):
+        wanted = "strings" if datatype == BYTES else "numbers"
         raise MalformedBody(
-            f"the data of `{name}` is ragged or holds more than numbers; expected {datatype}",
+            f"the data of `{name}` is ragged or holds more than {wanted}; expected {datatype}",
             field=name,
             expected=datatype,
-        ) from None
-    if datatype == "UINT64" and array.dtype.kind == "f":
-        array = _unsigned(data, array)
-    if datatype == BYTES:
-        fits = all(isinstance(item, str) for item in array.reshape(-1))
-    else:
-        fits = array.dtype.kind in "iufb"
-    if not fits:
-        raise MalformedBody(
-            f"the data of `{name}` holds something else than {wanted} ({datatype})",
-            field=name,
-            expected=wanted,
         )
+    if datatype == "UINT64" and array.dtype.kind == "f":
+        return _unsigned(data, array)
     return array
 
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import tracemalloc
 import zlib
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.inference_protocol.compression import CODINGS, asked_for, deflate, inflate
-from service.errors import LimitExceeded, MalformedBody
+from service.api.inference_protocol.compression import CODINGS, asked_for, decompressed, deflate
+from service.errors import LimitExceeded, MalformedBody, QueueFull
 
 _LIMIT = 2_000_000
+
+
+def inflate(
+    body: bytes, coding: str, limit_bytes: int, hold: Callable[[int], None] = lambda size: None
+) -> bytearray:
+    return asyncio.run(decompressed(bytearray(body), coding, limit_bytes, hold))
 
 
 @given(st.binary(), st.sampled_from(CODINGS))
@@ -38,6 +46,22 @@ def test_a_bomb_is_refused_before_it_fills_the_memory(coding: str) -> None:
         assert tracemalloc.get_traced_memory()[1] < 3 * _LIMIT
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_what_there_is_no_room_for_is_not_decompressed(coding: str) -> None:
+    held: list[int] = []
+
+    def hold(size: int) -> None:
+        held.append(size)
+        if sum(held) > 500_000:
+            raise QueueFull("no room")
+
+    assert len(inflate(deflate(bytes(400_000), coding), coding, _LIMIT, hold)) == sum(held)
+    held.clear()
+    with pytest.raises(QueueFull):
+        inflate(deflate(bytes(1_900_000), coding), coding, _LIMIT, hold)
+    assert sum(held) < 1_000_000
 
 
 @pytest.mark.parametrize("coding", CODINGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -175,3 +176,22 @@ def test_what_is_not_finite_is_null_in_json() -> None:
         to_json(np.array([np.nan, np.inf, 1.0])), option=orjson.OPT_SERIALIZE_NUMPY
     )
     assert orjson.loads(written) == [None, None, 1.0]
+
+
+def test_shapes_of_more_dimensions_than_any_model_has_are_refused_at_once() -> None:
+    for shape in ([1] * 33, [2**62] * 1_000_000, [0] * 65):
+        with pytest.raises(MalformedBody, match=f"{len(shape)} dimensions"):
+            from_json([1.0], "FP32", shape, "x")
+        with pytest.raises(MalformedBody, match=f"{len(shape)} dimensions"):
+            from_bytes(memoryview(b"1234"), "FP32", shape, "x")
+
+
+def test_a_long_string_among_many_numbers_takes_no_memory() -> None:
+    data = ["x" * 100_000, *range(10_000)]  # 4 GB, were each place made as long
+    tracemalloc.start()
+    try:
+        with pytest.raises(MalformedBody, match="more than numbers"):
+            from_json(data, "FP32", [len(data)], "x")
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
