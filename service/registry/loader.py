@@ -11,8 +11,9 @@ import ctypes
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import TypeVar, cast
 
@@ -27,6 +28,9 @@ Result = TypeVar("Result")
 _LOOK_FOR_LEFTOVERS_S = 0.5
 _LEFTOVERS_S = 120.0
 """After so long nobody waits for the answer of a request to a model that was replaced."""
+
+_INTERRUPT_AGAIN_S = 0.2
+"""One that falls into a callback of the garbage collector or of a weak reference is lost."""
 
 _Task = tuple["Future[object]", Callable[[], object]]
 
@@ -49,6 +53,7 @@ class Loader:
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
         self._doing: Future[object] | None = None
         self._ending = threading.Event()
+        self._long = False
         # A model's own code may never return; it must not keep the process from ending.
         self._thread = threading.Thread(target=self._work, name="loader", daemon=True)
 
@@ -72,21 +77,36 @@ class Loader:
         self._ending.set()
         self._registry.stop()
         self._tasks.put(None)
-        if self._thread.is_alive() and self._thread.ident is not None:
+        self._interrupt()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread to end; whether it has."""
+        until_s = time.monotonic() + timeout_s
+        while self._thread.is_alive() and (left_s := until_s - time.monotonic()) > 0:
+            self._thread.join(min(_INTERRUPT_AGAIN_S, left_s))
+            self._interrupt()
+        return not self._thread.is_alive()
+
+    def _interrupt(self) -> None:
+        if self._long and self._thread.is_alive() and self._thread.ident is not None:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
                 ctypes.c_ulong(self._thread.ident), ctypes.py_object(_Ended)
             )
 
-    def join(self, timeout_s: float) -> bool:
-        """Wait for the thread to end; whether it has."""
-        if self._thread.ident is not None:
-            self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+    @contextmanager
+    def _taking_long(self) -> Iterator[None]:
+        """What may have to be interrupted. All else here ends by itself."""
+        self._long = True
+        try:
+            yield
+        finally:
+            self._long = False
 
     def _work(self) -> None:
         try:
             reclaiming.set_apart()
-            self._registry.load_all()
+            with self._taking_long():
+                self._registry.load_all()
             self._serve()
         except _Ended:
             pass
@@ -121,7 +141,8 @@ class Loader:
 
     def _look(self) -> bool:
         try:
-            return self._registry.look()
+            with self._taking_long():
+                return self._registry.look()
         except Exception:
             log.exception("looking for changes in the model repository")
             return False
@@ -131,7 +152,8 @@ class Loader:
             return
         self._doing = future
         try:
-            result = function()
+            with self._taking_long():
+                result = function()
         except Exception as error:
             future.set_exception(error)
         else:

@@ -195,7 +195,10 @@ def test_scores_are_told_apart_on_rows_that_should_be_flagged() -> None:
     assert found.recommendation.reported[found.recommendation.name].auroc > 0.9
     # Whatever is recommended, flags are by what was asked for.
     assert found.score.name == "variance"
-    assert found.threshold == calibrate(model, data, Wanted()).threshold
+    same = calibrate(model, data, Wanted()).threshold
+    # Passes are summed up in chunks, whose sizes may differ from one time to the next.
+    assert found.threshold.value == pytest.approx(same.value, rel=1e-12)
+    assert found.threshold == dataclasses.replace(same, value=found.threshold.value)
     words = "\n".join(in_words(found))
     assert f"Recommended: {found.recommendation.name}" in words
 

@@ -20,6 +20,9 @@ from tests.repositories import write_model
 
 WAIT_S = 60.0
 
+# An interruption may fall into a callback in which exceptions are only printed; it is made again.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
@@ -75,6 +78,28 @@ def test_what_runs_and_what_waits_is_refused_when_the_server_ends(loader: Loader
     for future in (running, waiting, loader.submit(never_done)):
         with pytest.raises(ModelNotReady, match="shutting down"):
             future.result(WAIT_S)
+
+
+def test_an_interruption_that_was_lost_is_made_again(loader: Loader) -> None:
+    begun, lost = threading.Event(), threading.Event()
+
+    def stubborn() -> None:
+        begun.set()
+        try:
+            while True:
+                time.sleep(0.01)
+        except BaseException:
+            lost.set()
+        while True:
+            time.sleep(0.01)
+
+    running = loader.submit(stubborn)
+    assert begun.wait(WAIT_S)
+    loader.stop()
+    assert loader.join(WAIT_S)
+    assert lost.is_set()
+    with pytest.raises(ModelNotReady, match="shutting down"):
+        running.result(WAIT_S)
 
 
 def test_a_loader_that_watches_takes_up_what_comes(registry: Registry, tmp_path: Path) -> None:
