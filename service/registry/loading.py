@@ -59,6 +59,10 @@ VARIABLE_DIMENSION = 32
 _WARMED_ROWS = (1, 8, 32)
 _WARMED_S = 0.5
 
+_OF_ITS_CODE = (Exception, SystemExit)
+"""What a model's own code may raise: a command line that it reads, as a script does, ends programs.
+"""
+
 _USUAL = (*SUMMARY_FIELDS, *CALIBRATED_FIELDS)
 """What a request gets that does not say what it wants."""
 
@@ -357,13 +361,13 @@ def build_network(folder: Path, manifest: Manifest) -> nn.Module:
         raise ModelBroken(f"{path} is missing; model.toml names it under `network`")
     try:
         build = getattr(_import(folder, path), function_name, None)
-    except Exception as error:
+    except _OF_ITS_CODE as error:
         raise ModelBroken(f"{path} cannot be imported: {_in_words(error, folder)}") from error
     if not callable(build):
         raise ModelBroken(f"{path} has no function {function_name}; model.toml names it")
     try:
         network = build()
-    except Exception as error:
+    except _OF_ITS_CODE as error:
         raise ModelBroken(
             f"{function_name}() of {path} raised {_in_words(error, folder)}"
         ) from error
@@ -467,7 +471,7 @@ def _precision_refused(sampler: Posterior, resources: Resources) -> tuple[str, .
     )
 
 
-def _in_words(error: Exception, folder: Path) -> str:
+def _in_words(error: BaseException, folder: Path) -> str:
     """The error with the last line of the model's own code that was involved."""
     own = [
         frame

@@ -273,31 +273,7 @@ class Registry:
             ModelNotFound: with the versions, or labels, that there are.
             ModelNotReady: it is labelled and there is no folder of it.
         """
-        model = self.model(name)
-        label = number
-        if isinstance(label, str):
-            labels = model.serving.labels
-            if label not in labels:
-                raise ModelNotFound(
-                    f"model {name!r} has no version that is labelled {label!r}; its labels are: "
-                    f"{', '.join(labels) or 'none'} ([serving] in model.toml)",
-                    field="version",
-                    expected=[*labels],
-                    received=label,
-                )
-            number = labels[label]
-            if number not in model.versions:
-                raise ModelNotReady(
-                    f"model {name!r} has no version {number}, which model.toml labels {label!r}"
-                )
-        if number not in model.versions:
-            known = ", ".join(map(str, model.versions)) or "none"
-            raise ModelNotFound(
-                f"model {name!r} has no version {number}; it has: {known}",
-                field="version",
-                received=number,
-            )
-        return model.versions[int(number)]
+        return _version_of(self.model(name), number)
 
     def resolve(
         self, name: str | None, number: int | str | None, key: str | None = None
@@ -321,7 +297,8 @@ class Registry:
                 number = model.serving.pick(model.ready, model.name, key)
             if number is None:
                 raise self._not_ready(model)
-        version = self.version(model.name, number)
+        # Of this model: another may have taken its place meanwhile, with other versions.
+        version = _version_of(model, number)
         if version.model is None:
             raise self._not_ready(model, version)
         return version.model
@@ -383,7 +360,10 @@ class Registry:
             model.versions = {n: Version(n) for n in repository.versions(folder)}
         except ModelBroken as error:
             model.reason = error.message
-            log.error("model %s cannot be served: %s", name, error.message)
+        except OSError as error:
+            model.reason = f"{folder} cannot be read: {error}"
+        if model.reason:
+            log.error("model %s cannot be served: %s", name, model.reason)
         return model
 
     def _take_up(self, name: str, found: Signature) -> bool:
@@ -392,6 +372,9 @@ class Registry:
         if old is not None and (old.unloaded or old.signature == found):
             return False
         if not found:
+            if old is None:
+                # A folder that nothing can be seen of, as where it may not be read.
+                return False
             with self._lock:
                 self._retire(self._models.pop(name), None)
             log.info("the folder of %s is gone: it is unloaded", name)
@@ -409,10 +392,10 @@ class Registry:
         if old is None or not old.ready:
             # It is seen to be loading, or why it cannot be.
             self._list(fresh)
-        elif fresh.manifest is None:
+        elif fresh.reason:
             old.reason = f"{fresh.reason}; what was loaded before serves on"
             old.signature = fresh.signature
-        if fresh.manifest is None:
+        if fresh.reason:
             raise ModelBroken(fresh.reason)
         if not self._bring_up(fresh, old, again=again):
             raise ModelNotReady(f"{name} was not loaded: the server is shutting down")
@@ -462,8 +445,9 @@ class Registry:
             )
         except CandorError as error:
             done.reason = error.message
-        except Exception as error:
-            # Loading runs people's own code: whatever it raises must not reach other models.
+        except (Exception, SystemExit) as error:
+            # Loading runs people's own code: whatever it raises must not reach other models, nor
+            # end the thread that loads them.
             log.exception("loading %s", ref)
             done.reason = f"{type(error).__name__}: {error}"
         finally:
@@ -481,6 +465,34 @@ class Registry:
                 )
         with self._lock:
             model.versions[number] = done
+
+
+def _version_of(model: Model, number: int | str) -> Version:
+    """See `Registry.version`."""
+    label = number
+    if isinstance(label, str):
+        labels = model.serving.labels
+        if label not in labels:
+            raise ModelNotFound(
+                f"model {model.name!r} has no version that is labelled {label!r}; its labels are: "
+                f"{', '.join(labels) or 'none'} ([serving] in model.toml)",
+                field="version",
+                expected=[*labels],
+                received=label,
+            )
+        number = labels[label]
+        if number not in model.versions:
+            raise ModelNotReady(
+                f"model {model.name!r} has no version {number}, which model.toml labels {label!r}"
+            )
+    if number not in model.versions:
+        known = ", ".join(map(str, model.versions)) or "none"
+        raise ModelNotFound(
+            f"model {model.name!r} has no version {number}; it has: {known}",
+            field="version",
+            received=number,
+        )
+    return model.versions[int(number)]
 
 
 def _alike(model: Model, old: Model, number: int) -> bool:

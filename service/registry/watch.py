@@ -17,25 +17,50 @@ Signature = frozenset[tuple[str, int, int, int]]
 def signature(folder: Path) -> Signature:
     """What the files below a folder are like now, but for hidden ones and compiled code.
 
-    A folder that is not there has an empty one.
+    Links are followed, but for those that lead back to a folder that they are in. A folder that is
+    not there, or may not be read, has an empty one.
     """
-    found = set()
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not _passed_over(name)]
-        here = os.path.relpath(place, folder)
-        found.add((here, -1, -1, -1))
-        for name in files:
-            if _passed_over(name):
-                continue
-            path = os.path.join(place, name)
-            try:
-                status = os.stat(path)
-            except OSError:
-                # It went between the two looks, or is a link to nowhere.
-                continue
-            relative = os.path.normpath(os.path.join(here, name))
-            found.add((relative, status.st_size, status.st_mtime_ns, status.st_ino))
+    found: set[tuple[str, int, int, int]] = set()
+    _note(os.fspath(folder), "", frozenset(), found)
     return frozenset(found)
+
+
+def _note(
+    place: str,
+    relative: str,
+    above: frozenset[tuple[int, int]],
+    found: set[tuple[str, int, int, int]],
+) -> None:
+    """Add a folder and what is in it.
+
+    Args:
+        place: where it is.
+        relative: where that is below the folder that is looked at.
+        above: device and inode of each folder that it is in.
+        found: gets it.
+    """
+    try:
+        status = os.stat(place)
+        with os.scandir(place) as listed:
+            entries = [entry for entry in listed if not _passed_over(entry.name)]
+    except OSError:
+        # It went between the two looks.
+        return
+    own = (status.st_dev, status.st_ino)
+    if own in above:
+        return
+    found.add((relative or ".", -1, -1, -1))
+    for entry in entries:
+        path = os.path.join(relative, entry.name)
+        try:
+            if entry.is_dir():
+                _note(entry.path, path, above | {own}, found)
+                continue
+            file = entry.stat()
+        except OSError:
+            # It went, too, or is a link to nowhere.
+            continue
+        found.add((path, file.st_size, file.st_mtime_ns, file.st_ino))
 
 
 def _passed_over(name: str) -> bool:

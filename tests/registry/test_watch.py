@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -191,6 +192,57 @@ def test_under_latest_1_the_old_version_goes_once_the_new_one_was_verified(
     states = {v.number: v.state for v in registry.model("one").versions.values()}
     assert states == {1: State.UNLOADED, 2: State.READY}
     assert "version policy" in registry.model("one").versions[1].reason
+
+
+def test_a_version_that_is_a_link_is_taken_up_and_so_is_where_it_leads_next(
+    registry: Registry, root: Path
+) -> None:
+    """As where versions are kept elsewhere in the repository and switched by a link."""
+    link = root / "one" / "2"
+    for number in (7, 8):
+        kept = root / ".kept" / str(number)
+        kept.mkdir(parents=True)
+        network = build_network(root / "one", seed=number)
+        safetensors.torch.save_model(network, str(kept / "weights.safetensors"))
+        link.unlink(missing_ok=True)
+        link.symlink_to(kept)
+        before = registry.resolve("one", None)
+        registry.look()
+        assert registry.look()
+        serving = registry.resolve("one", None)
+        assert serving.ref.version == 2
+        assert serving is not before
+    assert not registry.look()
+
+
+def test_links_that_lead_in_circles_are_looked_at_once(tmp_path: Path) -> None:
+    for name, other in (("a", "b"), ("b", "a")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "up").symlink_to(tmp_path)
+        (tmp_path / name / "other").symlink_to(tmp_path / other)
+    paths = {path for path, *_ in signature(tmp_path)}
+    assert {"a/other", "b/other"} <= paths
+    assert max(len(path.split("/")) for path in paths) == 2
+
+
+def test_a_folder_of_which_nothing_can_be_seen_keeps_no_other_from_being_taken_up(
+    registry: Registry, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that belongs to another user."""
+    closed = root / "a"
+    closed.mkdir()
+    write_model(root, "two")
+    scandir = os.scandir
+
+    def scan(place: str) -> Iterator[os.DirEntry[str]]:
+        if os.fspath(place) == str(closed):
+            raise PermissionError(place)
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    registry.look()
+    assert registry.look()
+    assert [model.name for model in registry.models()] == ["one", "two"]
 
 
 def test_hidden_files_and_compiled_code_are_no_change(tmp_path: Path) -> None:
