@@ -45,7 +45,8 @@ class _Turn:
     computation: Computation
     loop: asyncio.AbstractEventLoop
     told: Told
-    begun_s: float | None = None
+    chunk_s: float | None = None
+    """When its current chunk began."""
     delivered: bool = False
 
     def deliver(self, slice_: Slice) -> None:
@@ -88,19 +89,19 @@ class EngineThread:
 
     @property
     def busy_s(self) -> float:
-        """Seconds since the current slice began; 0 where there is none."""
+        """Seconds since the current chunk began; 0 where there is none."""
         try:
-            begun_s = self._turns[0].begun_s
+            chunk_s = self._turns[0].chunk_s
         except IndexError:
             return 0.0
-        return 0.0 if begun_s is None else time.monotonic() - begun_s
+        return 0.0 if chunk_s is None else time.monotonic() - chunk_s
 
     def revive(self) -> bool:
         """Start another thread if this one has ended without being told to; whether it had."""
         if self._closed or self._thread.is_alive():
             return False
         log.critical("the engine's thread ended; another takes its place")
-        if self._turns and self._turns[0].begun_s is not None:
+        if self._turns and self._turns[0].chunk_s is not None:
             lost = self._turns.popleft()
             failure = EngineFailure("the engine's thread ended while it computed this request")
             none = [Outcome(None, failure, 0.0) for _ in lost.computation.jobs]
@@ -124,11 +125,13 @@ class EngineThread:
                 self._turns.popleft()
 
     def _compute(self, turn: _Turn) -> None:
-        turn.begun_s = begun_s = time.monotonic()
+        turn.chunk_s = begun_s = time.monotonic()
         until_s = begun_s + self._slice_s
 
         def enough() -> bool:
-            return time.monotonic() >= until_s and (len(self._turns) > 1 or self._others_wait())
+            # It is asked between chunks, however long a step that nobody waits behind goes on.
+            turn.chunk_s = now_s = time.monotonic()
+            return now_s >= until_s and (len(self._turns) > 1 or self._others_wait())
 
         outcomes = turn.computation.advance(enough)
         _tell(turn, Slice(time.monotonic() - begun_s, outcomes))

@@ -6,9 +6,13 @@ import gc
 import subprocess
 import sys
 
+import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import graph_module
 
-from service.inference.reclaiming import give_back
+from service.inference import reclaiming
+from service.inference.reclaiming import forget_exports, give_back
 
 EXPORTS = """
 import gc
@@ -34,6 +38,20 @@ def test_what_was_exported_is_forgotten() -> None:
     kept = [int(line) for line in printed.stdout.split()]
     # PyTorch may hold on to the last ones; of six it may not keep six.
     assert kept[-1] <= 2
+
+
+def test_a_release_that_keeps_exports_elsewhere_is_said_once_and_harms_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(reclaiming, "_elsewhere", set())
+    monkeypatch.delattr(FakeTensorMode, "cache_clear")
+    monkeypatch.delattr(graph_module, "_loader")
+    for _ in range(2):
+        forget_exports()
+    told = [record.message for record in caplog.records if "elsewhere" in record.message]
+    assert len(told) == 2
+    assert "cache_clear" in told[0]
+    assert "_loader" in told[1]
 
 
 def test_circles_are_collected() -> None:
