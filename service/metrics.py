@@ -52,14 +52,15 @@ class UncertaintyHistogram(Collector):
 
         Of a dense output the mean of a row's places counts, so that each row counts once.
         """
-        self._waiting[model, measure].append(values)
+        # At once, for the places of ten thousand images would fill the memory.
+        self._waiting[model, measure].append(_one_a_row(values))
         self._waiting_rows += len(values)
         if self._waiting_rows > _MANY_ROWS:
             self._count()
 
     def _count(self) -> None:
         for key, batches in self._waiting.items():
-            values = np.concatenate([_one_a_row(batch) for batch in batches])
+            values = np.concatenate(batches)
             finite = values[np.isfinite(values)]
             places = _UNCERTAINTY.searchsorted(finite, side="left")
             counts = np.bincount(places, minlength=len(_UNCERTAINTY) + 1)

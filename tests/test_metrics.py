@@ -36,6 +36,17 @@ def test_what_waits_to_be_counted_is_bounded() -> None:
     )
 
 
+def test_of_a_dense_output_nothing_waits_but_a_number_a_row() -> None:
+    metrics = Metrics()
+    metrics.uncertainty.observe("m", "variance", np.full((3, 64, 64), 0.05))
+    [waiting] = metrics.uncertainty._waiting["m", "variance"]
+    assert waiting.shape == (3,)
+    assert waiting.base is None
+    assert 'candor_uncertainty_bucket{le="0.1",measure="variance",model="m"} 3.0' in (
+        metrics.render().decode()
+    )
+
+
 def test_refusals_and_what_is_read_when_asked() -> None:
     metrics = Metrics()
     metrics.rejected("queue_full")
