@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,10 +16,13 @@ import torch
 from service.errors import DeadlineExceeded, ModelNotReady, QueueFull, QueueTimeout
 from service.inference.devices import Resources
 from service.inference.fields import Fields
-from service.inference.prediction import Request
+from service.inference.prediction import Request, never
 from service.metrics import Metrics
 from service.registry.loading import LoadedModel
 from service.registry.registry import Registry
+from service.scheduling import engine
+from service.scheduling.computation import Computation, Outcome
+from service.scheduling.engine import EngineThread
 from service.scheduling.runner import Runner, Times
 from service.scheduling.scheduler import QueueLimits, Scheduler
 from service.types import Masks, Priority, SamplePlan
@@ -176,6 +181,36 @@ def test_an_engine_that_does_not_come_back_counts_as_hung_until_it_does(
 
     asyncio.run(story())
     own.close()
+
+
+def test_a_step_of_many_chunks_is_not_hung_however_long_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody waits behind it, so that it is not put aside either."""
+    now_s = 0.0
+    monkeypatch.setattr(engine, "time", SimpleNamespace(monotonic=lambda: now_s))
+    thread = EngineThread(slice_s=1.0)
+    busy: list[float] = []
+
+    class Chunks(Computation):
+        """Three chunks of 100 seconds."""
+
+        def advance(self, enough: Callable[[], bool] = never) -> list[Outcome]:
+            nonlocal now_s
+            for _ in range(3):
+                now_s += 100.0
+                busy.append(thread.busy_s)
+                assert not enough()
+            return []
+
+    async def story() -> None:
+        done = asyncio.Event()
+        thread.submit(Chunks([]), lambda _: done.set())
+        await asyncio.wait_for(done.wait(), 30.0)
+
+    asyncio.run(story())
+    thread.close()
+    assert busy == [100.0] * 3
 
 
 def test_what_waits_too_long_is_given_up_before_the_running_step_ends(
