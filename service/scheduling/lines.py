@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -61,6 +62,10 @@ class Lines:
         self.total = Total()
         self.put_aside: deque[PutAside] = deque()
         self.continued_last = False
+        self.tried_s = -math.inf
+        """When a step of it was begun or ended last."""
+        self.doubted: int | None = None
+        """Number of a work that was let in although its estimate was against it."""
         self._lines: dict[Priority, OrderedDict[int, Work]] = {p: OrderedDict() for p in Priority}
         self._together = {p: Total() for p in Priority}
         self._single = {p: Total() for p in Priority}
@@ -99,9 +104,14 @@ class Lines:
         return reversed(self._lines[priority].values())
 
     def learn(self, step: Step, seconds: float) -> None:
-        """Note how long a step took."""
-        pace = self.alone if step.works[0].batch_key is None else self.batches
-        pace.learn(step.cost, seconds)
+        """Note how long a step took; what was doubted before, and rightly, is forgotten."""
+        alone = step.works[0].batch_key is None
+        if any(work.number == self.doubted for work in step.works):
+            if alone:
+                self.alone = Pace()
+            else:
+                self.batches = Pace()
+        (self.alone if alone else self.batches).learn(step.cost, seconds)
 
     def seconds_of(self, step: Step) -> float:
         """Estimate of a step."""

@@ -48,14 +48,15 @@ class Pace:
     def seconds(self, cost: float, steps: float = 1.0) -> float:
         """What so many rows × passes take in so many steps; 0 before the first step.
 
-        Until steps of different sizes were seen, as if a step took the same whatever its size:
-        what is refused by this estimate should not have been served.
+        Until steps of different sizes were seen, the least that it may be: a larger step takes as
+        long as those that were seen, a smaller one less in proportion. What is refused by this
+        estimate should not have been served.
         """
         if not self._weight:
             return 0.0
         mean_cost, mean_s = self._cost / self._weight, self._seconds / self._weight
         if self._fixed_s is None:
-            return steps * mean_s
+            return min(steps, cost / mean_cost) * mean_s
         fixed_s = min(self._fixed_s, (1.0 - _LEAST) * mean_s)
         return steps * fixed_s + cost * (mean_s - fixed_s) / mean_cost
 

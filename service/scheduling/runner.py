@@ -304,7 +304,12 @@ class Runner:
             self._scheduler.put_aside(step, slice_.seconds, now_s)
             self._wake()
             return
-        self._scheduler.finish(step, slice_.seconds, now_s)
+        answered = [
+            work
+            for work, outcome in zip(step.works, slice_.outcomes, strict=True)
+            if outcome.fields is not None
+        ]
+        self._scheduler.finish(step, slice_.seconds, now_s, answered)
         jobs = self._computations.pop(step.number).jobs
         # The engine goes on before anybody is told: answers are written while it computes.
         self._wake()

@@ -6,7 +6,7 @@ Every time is one of the caller's clock.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from service.errors import DeadlineUnreachable, QueueFull
@@ -26,6 +26,10 @@ _FULL = 0.5
 _OF_DEADLINE = {Priority.HIGH: 0.75, Priority.NORMAL: 0.75, Priority.LOW: 0.5}
 """Share of its time that a work may be expected to take. Estimates err and a queue that is full up
 to the deadline answers just too late; while this much waits the engine is not short of work."""
+
+_DOUBTED_AFTER = 5.0
+"""Times its estimate after which a model that is always refused for it gets another try. So a try
+that was in vain costs a fifth of the engine at most."""
 
 _HEAD_START_S = {Priority.HIGH: 1.0, Priority.NORMAL: 0.0, Priority.LOW: -1.0}
 """Seconds of the engine that a model may be ahead of the others and still go before them, by the
@@ -178,9 +182,28 @@ class Scheduler:
         return self._end_s(model, None, priority, now_s)
 
     def _check_time(self, work: Work, now_s: float) -> None:
-        if self._waiting or self._given:
+        if not self._waiting and not self._given:
+            return
+        own_s = self._own_s(work)
+        if not self._is_doubtful(work, own_s, now_s):
             end_s = self._end_s(work.model, work, work.priority, now_s)
-            self._check_end(work, end_s, self._own_s(work), now_s)
+            self._check_end(work, end_s, own_s, now_s)
+            return
+        begin_s = self._end_s(work.model, None, work.priority, now_s)
+        self._check_end(work, begin_s, 0.0, now_s)
+        lines = self._models[work.model]
+        lines.tried_s, lines.doubted = now_s, work.number
+
+    def _is_doubtful(self, work: Work, own_s: float, now_s: float) -> bool:
+        """Whether nothing but an old estimate is against a work.
+
+        It may have been wrong, or be of other weights. While others keep the engine busy nothing
+        new would ever be learnt of a model that is refused.
+        """
+        lines = self._lines_of(work.model)
+        if lines.waits or own_s <= _OF_DEADLINE[work.priority] * (work.deadline_s - now_s):
+            return False
+        return now_s - lines.tried_s >= _DOUBTED_AFTER * own_s
 
     def _check_end(self, work: Work, end_s: float, own_s: float, now_s: float) -> None:
         begin_s = max(0.0, end_s - own_s)
@@ -383,20 +406,31 @@ class Scheduler:
             self._given_since_s = now_s
         self._given[step.number] = given
         model = step.works[0].model
+        self._models[model].tried_s = now_s
         if model in self._waiting:
             # Models that had equally much, as at the start, take turns.
             self._waiting[model] = self._waiting.pop(model)
 
-    def finish(self, step: Step, seconds: float, now_s: float) -> None:
+    def finish(
+        self, step: Step, seconds: float, now_s: float, answered: Sequence[Work] | None = None
+    ) -> None:
         """Note that a step is done.
 
         Args:
             step: it.
             seconds: that the engine took for it since it was given out last.
             now_s: the time.
+            answered: those of its works that were computed to the end; None where all were.
         """
         lines, whole_s = self._end(step, seconds, now_s)
-        lines.learn(step, whole_s)
+        done = Step(step.works if answered is None else tuple(answered))
+        if 2 * done.cost >= step.cost:
+            lines.learn(done, whole_s)
+        elif whole_s > lines.seconds_of(step):
+            # Nobody waited for most of it; all would have taken longer still.
+            lines.learn(step, whole_s)
+        else:
+            return
         each_s = whole_s / len(step.works)
         self._each_s += _LEARNT * (each_s - self._each_s) if self._each_s else each_s
 
@@ -411,6 +445,7 @@ class Scheduler:
         self._given_since_s = now_s
         lines = self._models[step.works[0].model]
         lines.served_s += seconds
+        lines.tried_s = now_s
         return lines, given.had_s + seconds
 
     def _enter(self, model: str, lines: Lines) -> None:

@@ -77,3 +77,7 @@ def test_what_is_not_known_is_expected_to_take_no_longer_than_what_was_seen() ->
     """Nothing is refused for an estimate that has nothing to stand on."""
     assert Pace().seconds(1000) == 0.0
     assert learnt([50] * 5, fixed_s=0.05, each_s=1e-3).seconds(5000) == pytest.approx(0.1)
+
+
+def test_small_steps_are_not_taken_for_as_long_as_the_only_large_one_that_was_seen() -> None:
+    assert learnt([100_000], fixed_s=0.0, each_s=1e-4).seconds(50) == pytest.approx(0.005)

@@ -540,3 +540,56 @@ def test_the_estimate_of_what_the_engine_has_ends_with_it() -> None:
     assert other == pytest.approx(0.75)
     scheduler.finish(step, 1.0, 1.0)
     assert scheduler.wait_s("a", Priority.NORMAL, 1.0) == 0.0
+
+
+def test_what_nobody_waited_for_teaches_nothing_but_that_it_takes_longer() -> None:
+    """A client that leaves a long request at once does not make long ones short."""
+    scheduler = learnt(seconds=0.1)
+    for seconds, expected_s in ((0.01, 100.0), (300.0, 300.0)):
+        scheduler.add(work(0, rows=1000), NOW)
+        step = scheduler.schedule(NOW)
+        assert step is not None
+        scheduler.finish(step, seconds, NOW, answered=[])
+        scheduler.add(work(1, rows=1000), NOW)
+        assert scheduler.wait_s("a", Priority.NORMAL, NOW) >= 0.9 * expected_s
+        scheduler.cancel(1)
+
+
+def test_of_a_step_that_some_have_left_counts_what_was_answered() -> None:
+    scheduler = roomy(batch_cost=1000)
+    for number in range(4):
+        scheduler.add(work(number, rows=10), NOW)
+    step = scheduler.schedule(NOW)
+    assert step is not None
+    scheduler.finish(step, 3.0, NOW, step.works[:3])
+    scheduler.add(work(4, rows=30), NOW)
+    assert scheduler.wait_s("a", Priority.NORMAL, NOW) == pytest.approx(3.0)
+
+
+def test_a_wrong_measurement_does_not_refuse_a_model_for_ever_while_others_are_busy() -> None:
+    scheduler = learnt(seconds=10.0)
+    busy = itertools.count(100)
+    for rows in (1, 2):
+        scheduler.add(work(next(busy), "b", rows=rows), NOW)
+        step = scheduler.schedule(NOW)
+        assert step is not None
+        scheduler.finish(step, rows * 0.1, NOW)
+
+    def asked(number: int, now_s: float) -> bool:
+        try:
+            scheduler.add(work(number, deadline_s=now_s + 1.0), now_s)
+        except DeadlineUnreachable:
+            return False
+        return True
+
+    for _ in range(20):
+        scheduler.add(work(next(busy), "b"), NOW)
+    answers = {number: asked(number, now_s=6.0 * number) for number in range(1, 11)}
+    assert [number for number, taken in answers.items() if taken] == [9]
+    step = None
+    while step is None or step.works[0].model != "a":
+        step = scheduler.schedule(60.0)
+        assert step is not None
+        scheduler.finish(step, 0.02, 60.0)
+    # What was learnt then is all that counts.
+    assert all(asked(number, 60.0) for number in range(12, 20))
