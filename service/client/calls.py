@@ -42,6 +42,8 @@ BINARY_FROM = 2048
 _RETRIED = (429, 503)
 _LISTS = frozenset({"return", "exclude"})
 """Fields that stand in a query with commas between their values."""
+_LONGEST_LISTS = 4096
+"""Characters of these; with more the body is JSON, since no server or proxy takes any query."""
 _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 10.0
 
@@ -132,14 +134,14 @@ class Calls:
 
     def _post(self, path: str, inputs: Any, fields: dict[str, Any]) -> Steps[httpx.Response]:
         array = _to_array(inputs)
-        if array.dtype.kind in "iufb" and array.size >= BINARY_FROM:
-            for name in _LISTS & fields.keys():
-                fields[name] = ",".join(map(str, fields[name]))
+        lists = {name: ",".join(map(str, fields[name])) for name in _LISTS & fields.keys()}
+        fits = sum(map(len, lists.values())) <= _LONGEST_LISTS
+        if array.dtype.kind in "iufb" and array.size >= BINARY_FROM and fits:
             body = io.BytesIO()
             np.save(body, array, allow_pickle=False)
             headers = {"Content-Type": _NPY, "Accept": NPZ}
             request = self._request(
-                "POST", path, headers=headers, content=body.getvalue(), params=fields
+                "POST", path, headers=headers, content=body.getvalue(), params={**fields, **lists}
             )
         else:
             # What is no array of numbers goes as it came, for the server to say what is wrong.

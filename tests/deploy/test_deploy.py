@@ -14,12 +14,14 @@ import pytest
 import yaml
 from prometheus_client import Counter
 
+from service.api import connections, errors
 from service.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 GRAFANA = DEPLOY / "grafana"
 README_TABLE = (ROOT / "README.md").read_text().partition("| metric | |")[2].partition("\n\n")[0]
+CONNECTIONS = Path(connections.__file__)
 CASES = Path(__file__).with_name("alerts.yml")
 
 METRIC = re.compile(r"\b(?:candor|process)_[a-z0-9_]+\b")
@@ -115,6 +117,13 @@ def test_the_readme_says_which_labels_a_metric_has() -> None:
         if names is not None:
             total = "_total" if isinstance(metric, Counter) else ""
             assert labels[metric._name + total] == names
+
+
+def test_the_readme_names_every_reason_of_refusals() -> None:
+    counted = re.findall(r'"(slow_client|connections|invalid_http)"', CONNECTIONS.read_text())
+    assert len(set(counted)) == 3
+    reasons = {*errors._REASONS.values(), *counted}
+    assert {reason for reason in reasons if f"`{reason}`" not in README_TABLE} == set()
 
 
 def test_every_label_that_is_named_exists() -> None:

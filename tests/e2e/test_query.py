@@ -69,6 +69,13 @@ def test_large_pools_travel_as_arrays_and_choose_alike(shipped: Server) -> None:
     assert asyncio.run(again()) == binary.indices.tolist()
 
 
+def test_more_rows_are_excluded_than_stand_in_any_query(shipped: Server) -> None:
+    with Client(shipped.url) as client:
+        few = client.query(POOL, 5, model="digits", exclude=[1, 2, 3])
+        many = client.query(POOL, 5, model="digits", exclude=[1, 2, 3] * 20_000)
+    assert many.indices.tolist() == few.indices.tolist()
+
+
 def test_a_regression_pool(shipped: Server) -> None:
     years = np.linspace(1960, 2050, 40)[:, None]
     with Client(shipped.url) as client:
