@@ -13,8 +13,10 @@ import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
+from importlib.machinery import SOURCE_SUFFIXES, FileFinder, ModuleSpec, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 import safetensors
 import safetensors.torch
@@ -62,6 +64,8 @@ _WARMED_S = 0.5
 _OF_ITS_CODE = (Exception, SystemExit)
 """What a model's own code may raise: a command line that it reads, as a script does, ends programs.
 """
+
+_PACKAGE = "_candor_model_"
 
 _USUAL = (*SUMMARY_FIELDS, *CALIBRATED_FIELDS)
 """What a request gets that does not say what it wants."""
@@ -378,17 +382,44 @@ def build_network(folder: Path, manifest: Manifest) -> nn.Module:
     return network
 
 
+class _Source(SourceFileLoader):
+    """Compiles what a file says now.
+
+    Python takes what it compiled before where a file's size is the same and its time to the second,
+    as of one that was changed at once, or wherever all files get one time.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
+class _Beside(MetaPathFinder):
+    """Finds the files that models import from beside their own."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if path is None or not fullname.startswith(_PACKAGE):
+            return None
+        finders = (FileFinder(folder, (_Source, SOURCE_SUFFIXES)) for folder in path)
+        found = (finder.find_spec(fullname, target) for finder in finders)
+        return next((spec for spec in found if spec is not None and spec.loader is not None), None)
+
+
+sys.meta_path.insert(0, _Beside())
+
+
 def _import(folder: Path, path: Path) -> ModuleType:
     """Import `path` as part of a package of the folder's own, so that `from .x import y` works."""
     digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    package_name = f"_candor_model_{digest}"
+    package_name = f"{_PACKAGE}{digest}"
     name = f"{package_name}.{path.stem}"
     for stale in [key for key in sys.modules if key.split(".")[0] == package_name]:
         del sys.modules[stale]
     package = ModuleType(package_name)
     package.__path__ = [str(folder)]
     sys.modules[package_name] = package
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_Source(name, str(path)))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

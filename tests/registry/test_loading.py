@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import py_compile
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ import torch
 
 from service.errors import ModelBroken
 from service.inference.devices import Resources
-from service.registry.loading import LoadedModel, load_version
+from service.registry.loading import LoadedModel, build_network, load_version
 from service.registry.manifest import read_manifest
 from service.types import ModelRef
 from tests.repositories import write_model
@@ -58,6 +61,34 @@ def test_a_network_may_have_files_beside_it_and_models_do_not_see_each_others(
         (folder / "sizes.py").write_text(f"HIDDEN = {hidden}\n")
     sizes = [load(tmp_path / name).parameters for name in ("a", "b", "a")]
     assert sizes == [5 * 5 + 5 * 3 + 3, 7 * 5 + 7 * 3 + 3, 5 * 5 + 5 * 3 + 3]
+
+
+@pytest.mark.parametrize("changed", ["network.py", "sizes.py", "more/widths.py"])
+def test_code_is_what_its_file_says_whatever_python_compiled_before(
+    tmp_path: Path, changed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All files have one time, as in an image that is built reproducibly, and one size."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    folder = write_model(tmp_path, "mine")
+    (folder / "more").mkdir()
+    files = {
+        "network.py": SIZED.replace("HIDDEN, 3)", "HIDDEN, OUT)").replace(
+            "def build", "OUT = 5\n\ndef build"
+        ),
+        "sizes.py": "from .more.widths import WIDTH\n\nHIDDEN = WIDTH + 5\n",
+        "more/widths.py": "WIDTH = 5\n",
+    }
+    for name, code in files.items():
+        (folder / name).write_text(code)
+        os.utime(folder / name, (1, 1))
+        py_compile.compile(str(folder / name))
+    file = folder / changed
+    file.write_text(file.read_text().replace("5\n", "7\n"))
+    os.utime(file, (1, 1))
+    built = build_network(folder, read_manifest(folder))
+    shapes = [list(parameter.shape) for parameter in built.parameters()]
+    hidden, out = (10, 7) if changed == "network.py" else (12, 5)
+    assert shapes == [[hidden, 4], [hidden], [out, hidden], [out]]
 
 
 def test_tied_weights_are_read(tmp_path: Path) -> None:
