@@ -53,6 +53,21 @@ def build():
 """
 """Ends the program above a hundred, and the thread that it ran on, a moment later, above fifty."""
 
+HUNGRY = """
+from torch import nn
+
+class Hungry(nn.Sequential):
+    def forward(self, x):
+        if float(x.max()) > 100:
+            scratch = x.new_empty(len(x), 2**30)
+            x = x + scratch[:, :1] * 0
+        return super().forward(x)
+
+def build():
+    return Hungry(nn.Linear(1, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 2))
+"""
+"""Asks for four gigabytes a row above a hundred, of which it touches one page."""
+
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
@@ -62,6 +77,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     write_model(root, "slow", SLOW, shape="[1]", more="passes = 40")
     write_model(root, "strange", NOT_A_NUMBER, shape="[1]")
     write_model(root, "ending", ENDS_THREADS, shape="[1]")
+    write_model(root, "hungry", HUNGRY, shape="[1]", more="passes = 2")
     flags = ("--queue-requests", "4", "--engine-hang-s", "3", "--degrade-after-s", "0.2")
     with serving(root, *flags, "--degrade-min-passes", "5") as server:
         yield server
@@ -232,4 +248,30 @@ def test_an_engine_that_does_not_come_back_is_not_live_until_it_does(loaded: Ser
         assert hanging.result().status_code == 200
     assert seen == {200, 503}
     assert loaded.get("/livez").status_code == 200
+    assert loaded.post("/predict", {"model": "good", "inputs": [ROW]}).status_code == 200
+
+
+def test_a_request_for_which_the_memory_runs_out_is_answered_late_and_not_lost(
+    loaded: Server,
+) -> None:
+    rows = [[101.0 + number] for number in range(1024)]
+    body = {"model": "hungry", "return": ["mean", "std"], "passes": 2}
+    answer = loaded.post("/predict", {**body, "inputs": rows})
+    assert answer.status_code == 200, answer.text
+    for number in (0, 511, 1023):
+        alone = loaded.post("/predict", {**body, "inputs": [rows[number]]}).json()
+        for field in ("mean", "std"):
+            found = answer.json()[field][number]
+            np.testing.assert_allclose(found, alone[field][0], rtol=1e-5, atol=1e-7)
+    assert loaded.post("/predict", {"model": "good", "inputs": [ROW]}).status_code == 200
+    assert loaded.get("/readyz").status_code == 200
+
+
+def test_a_deterministic_pass_that_the_memory_does_not_hold_is_an_error_that_harms_nobody_else(
+    loaded: Server,
+) -> None:
+    body = {"model": "hungry", "inputs": [[101.0]] * 4096}
+    answer = loaded.post("/eval", body)
+    assert answer.status_code == 500
+    assert "memory of the server ran out" in answer.json()["detail"]
     assert loaded.post("/predict", {"model": "good", "inputs": [ROW]}).status_code == 200
