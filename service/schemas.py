@@ -5,13 +5,16 @@ Arrays are not checked here, element by element: see `registry/inputs.py`.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, FailFast, Field, WithJsonSchema, model_validator
 
 from service.types import DEFAULT_MAX_PASSES, LABEL_PATTERN, Masks
 
 _INT64 = 2**63
+_MOST_FIELDS = 100
 
 Inputs = Annotated[
     Any,
@@ -62,10 +65,21 @@ FieldName = Literal[
 ]
 
 
-class EvalRequest(BaseModel):
-    """Body of `POST /eval`."""
+class Closed(BaseModel):
+    """Whose unknown fields are errors, of which a few are enough: each is larger than what came."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few(cls, content: Any) -> Any:
+        if isinstance(content, Mapping) and len(content) > _MOST_FIELDS:
+            return dict(itertools.islice(content.items(), _MOST_FIELDS))
+        return content
+
+
+class EvalRequest(Closed):
+    """Body of `POST /eval`."""
 
     inputs: Inputs = None
     model: str | None = Field(None, description="may be left out where one model is served")
@@ -99,7 +113,7 @@ class PredictRequest(EvalRequest):
         None,
         description="shared: one thinned network a pass, for all rows; independent: one a row",
     )
-    return_: list[FieldName] | None = Field(
+    return_: Annotated[list[FieldName] | None, FailFast()] = Field(
         None,
         alias="return",
         description="fields wanted; default: all but those for which every pass is kept: samples, "
@@ -120,7 +134,7 @@ class QueryRequest(EvalRequest):
     seed: Seed | Literal["random"] | None = Field(
         None, description='default: the model\'s, so that a repeat is equal; "random": a fresh draw'
     )
-    exclude: list[Annotated[int, Field(ge=0)]] = Field(
+    exclude: Annotated[list[Annotated[int, Field(ge=0)]], FailFast()] = Field(
         [], description="rows that are not to be chosen: those labelled already, say"
     )
 
@@ -139,10 +153,8 @@ class QueryAnswer(BaseModel):
     )
 
 
-class SamplesQuery(BaseModel):
+class SamplesQuery(Closed):
     """Query of `GET /samples`."""
-
-    model_config = ConfigDict(extra="forbid")
 
     model: Name | None = Field(None, description="of which model; default: all")
     status: SampleStatus | None = Field(None, description="default: all")
@@ -155,10 +167,8 @@ class SamplesQuery(BaseModel):
     after: Name | None = Field(None, description="`next` of the page before")
 
 
-class ExportQuery(BaseModel):
+class ExportQuery(Closed):
     """Query of `GET /samples/export`."""
-
-    model_config = ConfigDict(extra="forbid")
 
     format: Literal["jsonl", "npz", "parquet"] = Field(
         "jsonl", description="npz holds x [N, D...] and y [N], as every `--data` expects them"
@@ -167,19 +177,15 @@ class ExportQuery(BaseModel):
     status: SampleStatus | Literal["all"] = Field("labelled", description="of which status")
 
 
-class RemoveQuery(BaseModel):
+class RemoveQuery(Closed):
     """Query of `DELETE /samples`; at least one field."""
-
-    model_config = ConfigDict(extra="forbid")
 
     model: Name | None = Field(None, description="all samples of this model")
     request_id: Name | None = Field(None, description="all rows of this request")
 
 
-class LeaseRequest(BaseModel):
+class LeaseRequest(Closed):
     """Body of `POST /samples/lease`."""
-
-    model_config = ConfigDict(extra="forbid")
 
     model: Name = Field(description="of which model")
     limit: int = Field(10, ge=1, le=1000, description="samples at most")
@@ -189,10 +195,8 @@ class LeaseRequest(BaseModel):
     order: ScoreName | None = Field(None, description="as of GET /samples")
 
 
-class LabelRequest(BaseModel):
+class LabelRequest(Closed):
     """Body of `POST /samples/{id}/label`."""
-
-    model_config = ConfigDict(extra="forbid")
 
     label: Annotated[Any, WithJsonSchema({})] = Field(
         description="a class by name or index; of a multilabel task a list of those that hold; of "
@@ -201,10 +205,8 @@ class LabelRequest(BaseModel):
     lease: Lease | None = Field(None, description="needed where the sample is leased")
 
 
-class SkipRequest(BaseModel):
+class SkipRequest(Closed):
     """Body of `POST /samples/{id}/skip`; may be empty."""
-
-    model_config = ConfigDict(extra="forbid")
 
     lease: Lease | None = Field(None, description="needed where the sample is leased")
 
