@@ -372,8 +372,8 @@ class Registry:
         if old is not None and (old.unloaded or old.signature == found):
             return False
         if not found:
-            if old is None:
-                # A folder that nothing can be seen of, as where it may not be read.
+            if old is None or (self._root / name).is_dir():
+                # It is there and nothing of it can be seen, as where it may not be read.
                 return False
             with self._lock:
                 self._retire(self._models.pop(name), None)

@@ -228,14 +228,15 @@ def test_links_that_lead_in_circles_are_looked_at_once(tmp_path: Path) -> None:
 def test_a_folder_of_which_nothing_can_be_seen_keeps_no_other_from_being_taken_up(
     registry: Registry, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As one that belongs to another user."""
-    closed = root / "a"
-    closed.mkdir()
+    """As one that belongs to another user, or on a disk that fails."""
+    (root / "a").mkdir()
+    closed = [str(root / "a"), str(root / "one")]
+    before = registry.resolve("one", None)
     write_model(root, "two")
     scandir = os.scandir
 
     def scan(place: str) -> Iterator[os.DirEntry[str]]:
-        if os.fspath(place) == str(closed):
+        if os.fspath(place) in closed:
             raise PermissionError(place)
         return scandir(place)
 
@@ -243,6 +244,7 @@ def test_a_folder_of_which_nothing_can_be_seen_keeps_no_other_from_being_taken_u
     registry.look()
     assert registry.look()
     assert [model.name for model in registry.models()] == ["one", "two"]
+    assert registry.resolve("one", None) is before
 
 
 def test_hidden_files_and_compiled_code_are_no_change(tmp_path: Path) -> None:
