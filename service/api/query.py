@@ -46,7 +46,11 @@ async def query(request: Request) -> Response:
     )
     # A batch that is chosen together takes seconds; sorting takes less than handing over.
     together = body.strategy == BATCH_BALD
-    chosen = await service.aside.run(choose, until_s - time.monotonic()) if together else choose()
+    if together:
+        left_s = until_s - time.monotonic()
+        chosen = await service.aside.run(lambda wanted: choose(wanted=wanted), left_s)
+    else:
+        chosen = choose()
     answer = {
         "model": model.ref.name,
         "version": model.ref.version,

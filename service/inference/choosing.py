@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,7 +98,13 @@ def plan_of(strategy: str, plan: SamplePlan) -> SamplePlan:
 
 
 def select(
-    fields: Fields, task: Task, strategy: str, k: int, seed: int, exclude: Collection[int] = ()
+    fields: Fields,
+    task: Task,
+    strategy: str,
+    k: int,
+    seed: int,
+    exclude: Collection[int] = (),
+    wanted: Callable[[], bool] = joint.always,
 ) -> Chosen:
     """The k best points of one answer that holds the fields that the strategy needs.
 
@@ -109,9 +115,10 @@ def select(
         k: points wanted; fewer come where fewer are left.
         seed: of what is drawn.
         exclude: indices that are not to be chosen.
+        wanted: see `joint.batch_bald`.
     """
     if strategy == BATCH_BALD:
-        return together(fields, task, k, seed, exclude)
+        return together(fields, task, k, seed, exclude, wanted)
     scores_B = acquisition.SCORES[strategy](fields, task)
     best = Best(k)
     best.add(with_noise(scores_B, strategy, seed, 0), 0, exclude)
@@ -152,7 +159,14 @@ def with_noise(scores_B: Scores, strategy: str, seed: int, first: int) -> Scores
     return scores_B + acquisition.noise(seed, first, len(scores_B))
 
 
-def together(fields: Fields, task: Task, k: int, seed: int, exclude: Collection[int]) -> Chosen:
+def together(
+    fields: Fields,
+    task: Task,
+    k: int,
+    seed: int,
+    exclude: Collection[int],
+    wanted: Callable[[], bool] = joint.always,
+) -> Chosen:
     """Points chosen as one batch, from `samples` with shared masks."""
     samples = fields["samples"]
     assert samples is not None
@@ -162,10 +176,14 @@ def together(fields: Fields, task: Task, k: int, seed: int, exclude: Collection[
         noise_NC = None
         if noise is not None:
             noise_NC = torch.from_numpy(noise.reshape(len(noise), -1)).double().square()
-        found = joint.log_determinant(samples_TNC, k, noise_variance_NC=noise_NC, exclude=exclude)
+        found = joint.log_determinant(
+            samples_TNC, k, noise_variance_NC=noise_NC, exclude=exclude, wanted=wanted
+        )
     else:
         if task is Task.BINARY:
             samples_TNC = torch.cat([1 - samples_TNC, samples_TNC], dim=-1)
         generator = torch.Generator().manual_seed(seed % 2**63)
-        found = joint.batch_bald(samples_TNC.float(), k, generator=generator, exclude=exclude)
+        found = joint.batch_bald(
+            samples_TNC.float(), k, generator=generator, exclude=exclude, wanted=wanted
+        )
     return Chosen(found.indices, found.gains)

@@ -27,7 +27,7 @@ conditioning; Kirsch et al., "Black-box batch active learning for regression", 2
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
@@ -69,6 +69,11 @@ class Selection:
         return sum(self.gains)
 
 
+def always() -> bool:
+    """Somebody waits to the end."""
+    return True
+
+
 def batch_bald(
     probs_TNC: Tensor,
     k: int,
@@ -76,6 +81,7 @@ def batch_bald(
     generator: torch.Generator,
     exclude: Collection[int] = (),
     configurations: int = CONFIGURATIONS,
+    wanted: Callable[[], bool] = always,
 ) -> Selection:
     """The k points whose labels together say most about the weights.
 
@@ -85,6 +91,8 @@ def batch_bald(
         generator: for labels that are drawn.
         exclude: points that are not to be chosen.
         configurations: labels that are summed over.
+        wanted: whether somebody still waits; asked before each point, and where nobody does those
+            that were chosen so far are all.
 
     Memory beside the passes: some tens of MiB, and 4 T N bytes for their entropies.
     """
@@ -96,6 +104,8 @@ def batch_bald(
     chosen: list[int] = []
     gains: list[float] = []
     for place in range(min(k, points - len(set(exclude)))):
+        if not wanted():
+            break
         if place:
             _tighten(bound_N, known, probs_TNC, entropy_TN)
         best = int(bound_N.argmax())
@@ -215,6 +225,7 @@ def log_determinant(
     *,
     noise_variance_NC: Tensor | None = None,
     exclude: Collection[int] = (),
+    wanted: Callable[[], bool] = always,
 ) -> Selection:
     """The k points of a regression whose values together say most about the weights.
 
@@ -227,6 +238,7 @@ def log_determinant(
         k: points wanted; fewer come where fewer are left.
         noise_variance_NC: of the labels.
         exclude: points that are not to be chosen.
+        wanted: see `batch_bald`.
     """
     passes, points, _ = means_TNC.shape
     centred_TNC = (means_TNC - means_TNC.mean(dim=0)).double() / (passes - 1) ** 0.5
@@ -235,6 +247,8 @@ def log_determinant(
     gains: list[float] = []
     taken = list(exclude)
     for _ in range(min(k, points - len(set(exclude)))):
+        if not wanted():
+            break
         variance_NC = left_TNC.square().sum(dim=0)
         if noise_variance_NC is None:
             gain_N = variance_NC.mean(dim=-1)

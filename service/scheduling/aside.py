@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -22,9 +23,17 @@ class Aside:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "aside", initializer=lambda: torch.set_num_threads(1))
         self._waiting = 0
+        self._closed = False
 
-    async def run(self, function: Callable[[], Result], timeout_s: float) -> Result:
+    async def run(
+        self, function: Callable[[Callable[[], bool]], Result], timeout_s: float
+    ) -> Result:
         """What the function returns. It is not begun once the deadline has passed.
+
+        Args:
+            function: is given what says whether somebody still waits. It has to ask now and then:
+                until it ends nothing else is done, nor does the process end.
+            timeout_s: seconds until nobody does.
 
         Raises:
             QueueFull: too much waits.
@@ -35,8 +44,11 @@ class Aside:
                 f"{self._waiting} selections are waiting or running already", retry_after_s=1.0
             )
         self._waiting += 1
+        over = threading.Event()
         try:
-            future = asyncio.get_running_loop().run_in_executor(self._thread, function)
+            future = asyncio.get_running_loop().run_in_executor(
+                self._thread, function, lambda: not (over.is_set() or self._closed)
+            )
             async with asyncio.timeout(timeout_s):
                 return await future
         except TimeoutError:
@@ -45,8 +57,10 @@ class Aside:
                 "for fewer points, or allow more time"
             ) from None
         finally:
+            over.set()
             self._waiting -= 1
 
     def close(self) -> None:
-        """End once what runs is over."""
+        """End what runs when it asks next, and begin nothing more."""
+        self._closed = True
         self._thread.shutdown(wait=False, cancel_futures=True)

@@ -173,3 +173,16 @@ def test_without_noise_a_regression_counts_the_variance_that_is_left() -> None:
     assert found.gains == sorted(found.gains, reverse=True)
     copies = joint.log_determinant(torch.cat([means, means], dim=1), 8)
     assert len({index % 8 for index in copies.indices}) == 8
+
+
+def test_where_nobody_waits_any_more_no_further_point_is_looked_for() -> None:
+    asked = itertools.count()
+
+    def wanted() -> bool:
+        return next(asked) < 2
+
+    probs = torch.full((4, 9, 2), 0.5)
+    assert len(joint.batch_bald(probs, 9, generator=generator(), wanted=wanted).indices) == 2
+    asked = itertools.count()
+    means = torch.randn(4, 9, 2, generator=generator())
+    assert len(joint.log_determinant(means, 9, wanted=wanted).indices) == 2

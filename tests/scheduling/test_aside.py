@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
+from collections.abc import Callable
 
 import pytest
 
@@ -15,8 +17,8 @@ def test_a_result_and_an_error_come_back() -> None:
     async def both() -> int:
         aside = Aside()
         with pytest.raises(ZeroDivisionError):
-            await aside.run(lambda: 1 // 0, 10.0)
-        found = await aside.run(lambda: 7, 10.0)
+            await aside.run(lambda _: 1 // 0, 10.0)
+        found = await aside.run(lambda _: 7, 10.0)
         aside.close()
         return found
 
@@ -28,27 +30,53 @@ def test_what_is_too_much_is_refused_and_there_is_room_again_afterwards() -> Non
 
     async def crowd() -> None:
         aside = Aside()
-        running = [asyncio.ensure_future(aside.run(go_on.wait, 30.0)) for _ in range(MOST_WAITING)]
+        running = [
+            asyncio.ensure_future(aside.run(lambda _: go_on.wait(), 30.0))
+            for _ in range(MOST_WAITING)
+        ]
         await asyncio.sleep(0)
         with pytest.raises(QueueFull, match="waiting or running already") as caught:
-            await aside.run(go_on.wait, 30.0)
+            await aside.run(lambda _: go_on.wait(), 30.0)
         assert caught.value.retry_after_s
         go_on.set()
         await asyncio.gather(*running)
-        assert await aside.run(lambda: 3, 10.0) == 3
+        assert await aside.run(lambda _: 3, 10.0) == 3
         aside.close()
 
     asyncio.run(crowd())
 
 
-def test_a_deadline_ends_the_wait() -> None:
-    go_on = threading.Event()
+def _until_nobody_waits(ended: threading.Event) -> Callable[[Callable[[], bool]], None]:
+    def function(wanted: Callable[[], bool]) -> None:
+        while wanted():
+            time.sleep(0.001)
+        ended.set()
+
+    return function
+
+
+def test_a_deadline_ends_the_wait_and_what_was_waited_for() -> None:
+    ended = threading.Event()
 
     async def late() -> None:
         aside = Aside()
         with pytest.raises(DeadlineExceeded, match=r"within 0\.05 seconds"):
-            await aside.run(go_on.wait, 0.05)
-        go_on.set()
+            await aside.run(_until_nobody_waits(ended), 0.05)
+        assert await asyncio.to_thread(ended.wait, 30.0)
         aside.close()
 
     asyncio.run(late())
+
+
+def test_the_end_of_the_server_ends_what_runs() -> None:
+    ended = threading.Event()
+
+    async def closed() -> None:
+        aside = Aside()
+        running = asyncio.ensure_future(aside.run(_until_nobody_waits(ended), 30.0))
+        await asyncio.sleep(0)
+        aside.close()
+        await running
+
+    asyncio.run(closed())
+    assert ended.is_set()
