@@ -150,7 +150,7 @@ def load_version(
         [answer] = prediction.predict(sampler, manifest.task, [request])
     log.info("verified %s: %s", ref, sampler.strategy.reason)
     conditions = Conditions(
-        repository.weights_digest(folder, ref.version, manifest),
+        repository.weights_digest(folder, ref.version, manifest, _imported(folder, manifest)),
         manifest.passes,
         manifest.masks,
         sampler.precision,
@@ -409,10 +409,28 @@ class _Beside(MetaPathFinder):
 sys.meta_path.insert(0, _Beside())
 
 
+def _package_of(folder: Path) -> str:
+    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    return f"{_PACKAGE}{digest}"
+
+
+def _imported(folder: Path, manifest: Manifest) -> dict[str, Path]:
+    """The files beside its own that a network's code has imported at its last load, by name."""
+    before = f"{_package_of(folder)}."
+    own = Path(manifest.network.split(":")[0]).stem
+    found = {}
+    # A copy: others may import meanwhile.
+    for name, module in [*sys.modules.items()]:
+        if name.startswith(before) and name != before + own:
+            file = getattr(module, "__file__", None)
+            if file is not None:
+                found[name.removeprefix(before)] = Path(file)
+    return found
+
+
 def _import(folder: Path, path: Path) -> ModuleType:
     """Import `path` as part of a package of the folder's own, so that `from .x import y` works."""
-    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    package_name = f"{_PACKAGE}{digest}"
+    package_name = _package_of(folder)
     name = f"{package_name}.{path.stem}"
     for stale in [key for key in sys.modules if key.split(".")[0] == package_name]:
         del sys.modules[stale]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from service.calibration.artifact import digest_of
@@ -86,13 +87,16 @@ def model_names(root: Path, *, told: bool = True) -> list[str]:
     return sorted(filter(_NAME.fullmatch, names))
 
 
-def weights_digest(folder: Path, version: int, manifest: Manifest) -> str:
+def weights_digest(
+    folder: Path, version: int, manifest: Manifest, imported: Mapping[str, Path] | None = None
+) -> str:
     """One digest of all that makes a version's network: its weights, and the code where it has any.
 
     Args:
         folder: of the model.
         version: its number.
         manifest: of the model.
+        imported: further files of its code, by the names that it imports them by.
     """
     own = folder / str(version)
     files = {path.name: path for path in own.iterdir() if path.suffix in _WEIGHT_SUFFIXES}
@@ -101,6 +105,7 @@ def weights_digest(folder: Path, version: int, manifest: Manifest) -> str:
     if any(name.endswith(".safetensors") for name in files):
         code = manifest.network.split(":")[0]
         files[code] = folder / code
+        files |= imported or {}
     return digest_of(files)
 
 

@@ -91,6 +91,22 @@ def test_code_is_what_its_file_says_whatever_python_compiled_before(
     assert shapes == [[hidden, 4], [hidden], [out, hidden], [out]]
 
 
+def test_files_beside_the_network_are_part_of_what_a_calibration_is_made_for(
+    tmp_path: Path,
+) -> None:
+    folder = write_model(tmp_path, "mine")
+    code = (folder / "network.py").read_text()
+    alone = load(folder).conditions
+    (folder / "notes.py").write_text("WORDS = 'of which nothing is imported'\n")
+    assert load(folder).conditions == alone
+    (folder / "network.py").write_text(code.replace("0.5", "RATE") + "\nfrom .rates import RATE\n")
+    conditions = []
+    for rate in (0.5, 0.2, 0.5):
+        (folder / "rates.py").write_text(f"RATE = {rate}\n")
+        conditions.append(load(folder).conditions)
+    assert conditions[0] == conditions[2] != conditions[1]
+
+
 def test_tied_weights_are_read(tmp_path: Path) -> None:
     code = """
 from torch import nn
