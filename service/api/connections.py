@@ -21,6 +21,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from service.api.inference_protocol.errors import covers
 from service.metrics import Tally
 from service.settings import Settings
 
@@ -292,7 +293,8 @@ class _Guarded(HttpToolsProtocol):
         answering = self._answers()
         waits = not self.cycle.response_started if answering else self._phase is _Phase.HEAD
         if waits:
-            headers, body = _problem(status, detail, "")
+            path = self.cycle.scope["path"] if answering else ""
+            headers, body = _problem(status, detail, path)
             lines = [STATUS_LINE[status], *(b"%s: %s\r\n" % pair for pair in headers), b"\r\n"]
             self.transport.write(b"".join([*lines, body]))
         if answering:
@@ -315,22 +317,22 @@ def _refusal(status: int, detail: str) -> Callable[[Scope, Receive, Send], Await
     return refuse
 
 
-def _problem(status: int, detail: str, instance: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    """Headers and body of an answer that ends its connection."""
+def _problem(status: int, detail: str, path: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Headers and body of an answer that ends its connection; the path is empty if not known."""
     title = http.HTTPStatus(status).phrase.capitalize()
     number = f"{_random.getrandbits(128):032x}"
-    body = orjson.dumps(
-        {
-            "type": f"urn:candor:problem:{title.lower().replace(' ', '-')}",
-            "title": title,
-            "status": status,
-            "detail": detail,
-            "instance": instance,
-            "request_id": number,
-        }
-    )
+    problem = {
+        "type": f"urn:candor:problem:{title.lower().replace(' ', '-')}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": path,
+        "request_id": number,
+    }
+    protocol = covers(path)
+    body = orjson.dumps({"error": detail} if protocol else problem)
     headers = [
-        (b"content-type", b"application/problem+json"),
+        (b"content-type", b"application/json" if protocol else b"application/problem+json"),
         (b"content-length", b"%d" % len(body)),
         (b"x-request-id", number.encode()),
         (b"connection", b"close"),

@@ -172,6 +172,20 @@ def test_a_head_may_not_grow_for_ever(hasty: Server, value_bytes: int) -> None:
     assert _serves(hasty)
 
 
+def test_below_v2_these_answers_are_errors_of_the_protocol(hasty: Server) -> None:
+    path = "/v2/models/good/infer"
+    large = request("POST", path, b"{}", {"X-Large": "x" * HEAD_BYTES})
+    slow = request("POST", path, b"{", {"Content-Length": "1000000"})
+    for message, status, said in ((large, 431, "HEADER_BYTES"), (slow, 408, "BODY_TIMEOUT_S")):
+        with connect(hasty) as connection:
+            connection.send(message)
+            [answer] = connection.to_the_end()
+            assert answer.status == status
+            error = json.loads(answer.body)
+            assert error.keys() == {"error"}
+            assert said in error["error"]
+
+
 def test_a_head_just_within_the_limit_is_read(hasty: Server) -> None:
     with connect(hasty) as connection:
         connection.send(request("GET", "/livez", headers={"X-Long": "y" * (HEAD_BYTES - 200)}))
