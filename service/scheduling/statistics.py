@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from service.types import ModelRef
 
+_EXACT_ROWS = 256
+
 
 @dataclass(slots=True)
 class Duration:
@@ -33,7 +35,8 @@ class VersionStatistics:
         fail: requests on which the model failed.
         queue: of the answered, how long they waited.
         compute: of the answered, how long the batch took that they ran in.
-        by_rows: batches by how many rows they had.
+        by_rows: batches by how many rows they had; many are rounded up to a power of two, so that
+            there are not as many entries as there may be rows.
     """
 
     rows: int = 0
@@ -89,7 +92,8 @@ class Statistics:
             found.queue.add(one.elapsed_s - seconds)
             found.compute.add(seconds)
         rows = sum(one.rows for one in ran)
-        found.by_rows.setdefault(rows, Duration()).add(seconds)
+        size = rows if rows <= _EXACT_ROWS else 1 << (rows - 1).bit_length()
+        found.by_rows.setdefault(size, Duration()).add(seconds)
 
     def of(self, ref: ModelRef) -> VersionStatistics:
         """Those of a version, which may have computed nothing yet."""

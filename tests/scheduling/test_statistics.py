@@ -42,3 +42,12 @@ def test_a_batch_for_which_nobody_waited_did_not_happen() -> None:
     statistics = Statistics()
     statistics.add(A, [], 1.0)
     assert statistics.of(A).batches == 0
+
+
+def test_batches_of_many_rows_are_told_apart_by_powers_of_two() -> None:
+    statistics = Statistics()
+    for rows in range(1, 3000):
+        statistics.add(A, [Ran(rows, 1.0, failed=False)], 0.5)
+    found = statistics.of(A).by_rows
+    assert list(found) == [*range(1, 257), 512, 1024, 2048, 4096]
+    assert [found[rows].count for rows in (256, 512, 4096)] == [1, 256, 951]

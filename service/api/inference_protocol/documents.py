@@ -221,7 +221,7 @@ class InferStatistics(BaseModel):
 class BatchStatistics(BaseModel):
     """Of the batches of one number of rows."""
 
-    batch_size: int
+    batch_size: int = Field(description="rows; above 256 the next power of two")
     compute_input: Count
     compute_infer: Count
     compute_output: Count
