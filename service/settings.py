@@ -118,6 +118,12 @@ class Settings(BaseModel):
     max_work: int = Field(
         1_000_000, gt=0, description="largest rows x passes of one request; over it: 413"
     )
+    max_answer_bytes: int = Field(
+        2**30,
+        gt=0,
+        description="bytes of the arrays of one answer, and of the passes that are kept for it; "
+        "over it: 413",
+    )
     batch_work: int = Field(
         100_000, gt=0, description="rows x passes that are taken together into one batch"
     )

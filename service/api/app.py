@@ -77,7 +77,9 @@ def build_service(settings: Settings) -> Service:
     times = Times(settings.queue_timeout_s, settings.batch_seconds, settings.engine_hang_s)
     runner = Runner(scheduler, metrics, settings.drift_rows, times, tracing)
     degrading = Degrading(settings.degrade_after_s, settings.degrade_min_passes)
-    engine = LocalEngine(registry, runner, collector, degrading, metrics)
+    engine = LocalEngine(
+        *(registry, runner, collector, degrading, metrics), settings.max_answer_bytes
+    )
     loader = Loader(registry, settings.watch)
     return Service(
         settings,

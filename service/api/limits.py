@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Sequence
 
 from fastapi import Request
 
 from service.api.scope import desk_of, header
 from service.errors import InvalidInput, LimitExceeded, QueueFull
-from service.types import Priority
+from service.inference.fields import KEPT_FIELDS
+from service.registry.verified import VerifiedModel
+from service.types import Priority, SamplePlan
 
 _RETRY_AFTER_S = 1.0
+
+_AT_MOST_BYTES = 128
+"""Of all fields that there are, eight bytes each, for an output, a row and a pass."""
 
 TIMEOUT_HEADER = "X-Request-Timeout"
 PRIORITY_HEADER = "X-Request-Priority"
@@ -72,6 +78,45 @@ def check_work(request: Request, rows: int, passes: int, passes_field: str = "pa
             field=passes_field if passes > limit else "inputs",
             expected=limit,
             received=rows * passes,
+        )
+
+
+def check_answer(
+    model: VerifiedModel,
+    shape: Sequence[int],
+    plan: SamplePlan | None,
+    fields: Collection[str],
+    limit_bytes: int,
+) -> None:
+    """Refuse what would have larger arrays than the server's limit.
+
+    Rows × passes say little of a network that answers for every place of an image.
+
+    Args:
+        model: that is to answer.
+        shape: [B, D...] of the inputs.
+        plan: None for a deterministic pass.
+        fields: wanted.
+        limit_bytes: the limit.
+
+    Raises:
+        LimitExceeded: naming the limit.
+    """
+    passes = 1 if plan is None else plan.passes
+    no_places = len(model.held["mean"].shape) == 2
+    if no_places and shape[0] * passes * (model.outputs + 1) * _AT_MOST_BYTES <= limit_bytes:
+        # As nearly always; to say it exactly takes longer.
+        return
+    size_bytes = model.answer_bytes(shape, passes, fields)
+    if size_bytes > limit_bytes:
+        kept = [name for name in fields if name in KEPT_FIELDS]
+        fewer = f", fewer passes, or ask for less than {', '.join(kept)}" if kept else ""
+        raise LimitExceeded(
+            f"the answer and what is kept for it would have {size_bytes} bytes; the limit is "
+            f"{limit_bytes} (CANDOR_MAX_ANSWER_BYTES); send fewer rows at once{fewer}",
+            field="return" if kept else "inputs",
+            expected=limit_bytes,
+            received=size_bytes,
         )
 
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from service.api.engine import Call, Computed
+from service.api.limits import check_answer
 from service.calibration.apply import OOD_FLAGGED
 from service.metrics import Metrics
 from service.registry.loading import LoadedModel
@@ -31,12 +32,14 @@ class LocalEngine:
         collector: Collector,
         degrading: Degrading,
         metrics: Metrics,
+        max_answer_bytes: int,
     ) -> None:
         self._registry = registry
         self._runner = runner
         self._collector = collector
         self._degrading = degrading
         self._metrics = metrics
+        self._max_answer_bytes = max_answer_bytes
 
     @property
     def draining(self) -> bool:
@@ -62,6 +65,7 @@ class LocalEngine:
         """See `Engine`."""
         loaded = cast(LoadedModel, model)
         keeps = call.keep and self._collector.keeps(loaded.ref.name)
+        check_answer(loaded, inputs.shape, call.plan, call.fields, self._max_answer_bytes)
         plan = self._degraded(loaded, call)
         fields = await self._runner.submit(
             loaded,

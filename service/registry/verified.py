@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from service.calibration.artifact import Calibration, Conditions, stale_for_request
+from service.inference.fields import KEPT_FIELDS, ROWS_SECOND
 from service.registry.manifest import Manifest
 from service.types import ModelRef, SamplePlan
 
@@ -60,6 +64,31 @@ class VerifiedModel:
     calibration: Calibration | None = None
     uncalibrated: str | None = None
     generation: int = field(default_factory=_generations.__next__)
+
+    def answer_bytes(self, shape: Sequence[int], passes: int, fields: Collection[str]) -> int:
+        """About how many bytes an answer's arrays have, with the passes that are kept for them.
+
+        Where the size of an output follows that of the input, as large as the input is.
+
+        Args:
+            shape: [B, D...] of the inputs.
+            passes: of each row.
+            fields: wanted.
+        """
+        kept = not set(fields).isdisjoint(KEPT_FIELDS)
+        wanted = {*fields, *(("samples",) if kept else ())}
+        return sum(self._field_bytes(name, shape, passes) for name in wanted & self.held.keys())
+
+    def _field_bytes(self, name: str, shape: Sequence[int], passes: int) -> int:
+        held = self.held[name]
+        sizes = list(held.shape)
+        sizes[1 if name in ROWS_SECOND else 0] = shape[0]
+        if name == "samples":
+            sizes[0] = passes
+        places = sizes.count(-1)
+        of_input = shape[len(shape) - places :]
+        numbers = math.prod(size for size in sizes if size != -1) * math.prod(of_input)
+        return numbers * np.dtype(held.dtype).itemsize
 
     def not_calibrated_for(self, plan: SamplePlan) -> str | None:
         """Why a request gets no calibrated fields; None where it does, or none were ever made."""

@@ -8,16 +8,24 @@ from pathlib import Path
 
 import httpx
 import pytest
+import torch
 from fastapi import Request, Response
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.api.app import build_app, build_service
 from service.api.front import Front
-from service.api.limits import BodyBudget
+from service.api.limits import BodyBudget, check_answer
 from service.api.scope import hold
-from service.errors import QueueFull
+from service.errors import LimitExceeded, QueueFull
+from service.inference.devices import Resources
+from service.inference.fields import EVALUATION_FIELDS, KEPT_FIELDS, SUMMARY_FIELDS, Fields
+from service.inference.prediction import Request as Asked
+from service.registry.loading import LoadedModel
+from service.registry.registry import Registry
 from service.settings import load_settings
+from service.types import Masks, SamplePlan
+from tests.repositories import write_model
 
 LIMIT_BYTES = 1000
 
@@ -108,3 +116,46 @@ def test_what_a_compressed_body_becomes_is_counted_until_it_is_answered(tmp_path
     assert asyncio.run(ask()) == [429, 200]
     service.runner.close()
     assert seen == [500, 60]
+
+
+DENSE = """
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.Dropout(0.5), nn.Conv2d(4, 5, 1))
+"""
+
+
+@pytest.fixture(scope="module", params=["[3, 16, 16]", "[3, -1, -1]", "[4]"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    """Of two that answer for each place of an image one takes images of any size."""
+    root = tmp_path_factory.mktemp("answers")
+    if request.param == "[4]":
+        write_model(root, "one")
+    else:
+        write_model(root, "one", DENSE, shape=request.param)
+    registry = Registry(root, Resources(torch.device("cpu"), memory_bytes=2**20))
+    registry.scan()
+    registry.load_all()
+    return registry.resolve("one", None)
+
+
+@pytest.mark.parametrize("wanted", [SUMMARY_FIELDS, ("mean", "samples"), ("quantiles",), None])
+def test_the_size_of_an_answer_is_known_before_it_is_computed(
+    model: LoadedModel, wanted: tuple[str, ...] | None
+) -> None:
+    row = (4,) if model.manifest.input.shape == (4,) else (3, 16, 16)
+    inputs = torch.randn(2, *row, generator=torch.Generator().manual_seed(0))
+    plan = None if wanted is None else SamplePlan(7, 0, Masks.SHARED)
+    fields = EVALUATION_FIELDS if wanted is None else wanted
+    if plan is None:
+        answer: Fields | None = model.evaluate(inputs)
+    else:
+        [answer] = model.predict([Asked(inputs, plan, {*fields, "samples"})])
+    assert answer is not None
+    counted = {*fields, *(() if set(fields).isdisjoint(KEPT_FIELDS) else ("samples",))}
+    arrays = [answer[name] for name in counted]
+    size_bytes = sum(array.nbytes for array in arrays if array is not None)
+    check_answer(model, inputs.shape, plan, fields, size_bytes)
+    with pytest.raises(LimitExceeded, match=f"would have {size_bytes} bytes.*MAX_ANSWER_BYTES"):
+        check_answer(model, inputs.shape, plan, fields, size_bytes - 1)
