@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from service.api.engine import Call
 from service.api.workers import messages
 from service.errors import CandorError, InvalidInput, LimitExceeded, QueueFull
-from service.registry.manifest import read_manifest
+from service.registry.manifest import Manifest
 from service.registry.verified import Held, VerifiedModel
 from service.types import Masks, ModelRef, SamplePlan
 from tests.calibration.test_artifact import CONDITIONS, calibration
@@ -60,12 +60,12 @@ canary_share = 0.5
 """
 
 
-def test_all_that_is_known_of_a_version(tmp_path: Path) -> None:
-    (tmp_path / "model.toml").write_text(MANIFEST)
-    model = VerifiedModel(
+def version(parameters: int = 10) -> VerifiedModel:
+    """One with all that can be known of it."""
+    return VerifiedModel(
         ModelRef("mine", 3),
-        read_manifest(tmp_path),
-        parameters=10,
+        Manifest.model_validate(tomllib.loads(MANIFEST)),
+        parameters=parameters,
         outputs=3,
         precision="float32",
         conditions=CONDITIONS,
@@ -74,9 +74,13 @@ def test_all_that_is_known_of_a_version(tmp_path: Path) -> None:
         origin={"method": "laplace", "draws": [1, 2]},
         calibration=calibration(),
     )
+
+
+def test_all_that_is_known_of_a_version() -> None:
+    model = version()
     found = messages.read_model(messages.write_model(model))
     for field in fields(VerifiedModel):
-        one, other = (getattr(version, field.name) for version in (model, found))
+        one, other = (getattr(each, field.name) for each in (model, found))
         if isinstance(one, BaseModel):
             assert type(one) is type(other)
             assert one.model_dump(mode="json") == other.model_dump(mode="json")
