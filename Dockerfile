@@ -31,6 +31,6 @@ ENV PATH=/opt/candor/bin:$PATH \
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s \
-    CMD ["python3", "-c", "import os, ssl, urllib.request as u; tls = os.environ.get('CANDOR_TLS_CERTIFICATE'); u.urlopen(('https' if tls else 'http') + '://127.0.0.1:8000/readyz', timeout=2, context=ssl._create_unverified_context() if tls else None)"]
+    CMD ["python3", "-c", "import os, ssl, urllib.request as u; tls = os.environ.get('CANDOR_TLS_CERTIFICATE'); u.urlopen(('https' if tls else 'http') + '://127.0.0.1:' + os.environ['CANDOR_PORT'] + '/readyz', timeout=2, context=ssl._create_unverified_context() if tls else None)"]
 STOPSIGNAL SIGTERM
 CMD ["candor", "serve"]

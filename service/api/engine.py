@@ -130,6 +130,7 @@ async def compute(
         CandorError: of `Runner.submit`.
     """
     note_version(request, model.ref.version)
+    urgency = priority(request) if of_priority is None else of_priority
     trace = trace_of(request)
     if trace is not None:
         trace.parsed(
@@ -137,14 +138,14 @@ async def compute(
                 "candor.version": model.ref.version,
                 "candor.rows": len(inputs),
                 "candor.passes": 1 if plan is None else plan.passes,
-                "candor.priority": priority(request).name.lower(),
+                "candor.priority": urgency.name.lower(),
             }
         )
     traceparent = None if trace is None else trace.traceparent
     timeout = timeout_s(request) if within_s is None else min(timeout_s(request), within_s)
     call = Call(
         *(request_id(request), plan, tuple(fields), keep, timeout, traceparent),
-        priority=priority(request) if of_priority is None else of_priority,
+        priority=urgency,
         degradable=degradable,
     )
     engine = desk_of(request).engine

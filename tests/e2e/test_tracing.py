@@ -68,6 +68,16 @@ def tree(collector: Collector, number: str, parts: int = 0) -> tuple[Span, dict[
     return root, {span.name: span for span in below}
 
 
+def test_a_priority_among_the_parameters_of_infer_is_that_of_its_span(
+    server: Server, collector: Collector
+) -> None:
+    tensor = {"name": "input", "shape": [1, 1], "datatype": "FP32", "data": [0.0]}
+    body = {"inputs": [tensor], "parameters": {"priority": "high"}}
+    assert send(server, "urgent", body, "/v2/models/slow/infer") == 200
+    root, _ = tree(collector, "urgent")
+    assert attributes(root)["candor.priority"] == "high"
+
+
 def test_the_spans_of_a_request_follow_its_way(server: Server, collector: Collector) -> None:
     assert ask(server, "way", [[0.0]] * 3) == 200
     root, parts = tree(collector, "way")
