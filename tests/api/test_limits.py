@@ -159,3 +159,23 @@ def test_the_size_of_an_answer_is_known_before_it_is_computed(
     check_answer(model, inputs.shape, plan, fields, size_bytes)
     with pytest.raises(LimitExceeded, match=f"would have {size_bytes} bytes.*MAX_ANSWER_BYTES"):
         check_answer(model, inputs.shape, plan, fields, size_bytes - 1)
+
+
+def test_an_answer_over_the_limit_is_refused_by_every_endpoint_that_computes(
+    tmp_path: Path,
+) -> None:
+    write_model(tmp_path, "one", DENSE, shape="[3, -1, -1]")
+    settings = {"models": tmp_path, "max_answer_bytes": 10_000}
+    service = build_service(load_settings(settings, environment={}))
+    service.registry.load_all()
+    small, large = (torch.zeros(1, 3, size, size).tolist() for size in (2, 100))
+
+    async def ask(path: str, inputs: object) -> int:
+        transport = httpx.ASGITransport(build_app(service))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return (await client.post(path, json={"inputs": inputs})).status_code
+
+    for path in ("/predict", "/eval"):
+        assert asyncio.run(ask(path, small)) == 200
+        assert asyncio.run(ask(path, large)) == 413
+    service.runner.close()
