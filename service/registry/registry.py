@@ -222,7 +222,7 @@ class Registry:
         with self._loading:
             try:
                 names = repository.model_names(self._root, told=False)
-            except (ModelBroken, OSError) as error:
+            except ModelBroken as error:
                 log.warning("the model repository cannot be looked at: %s", error)
                 return False
             if not names and self._models:

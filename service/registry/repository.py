@@ -72,15 +72,18 @@ def model_names(root: Path, *, told: bool = True) -> list[str]:
         told: whether the log says which folders are passed over.
 
     Raises:
-        ModelBroken: it is no folder.
+        ModelBroken: it is no folder, or cannot be read.
     """
     if not root.is_dir():
         raise ModelBroken(f"the model repository {root} is no folder; name one with --models DIR")
-    names = [
-        entry.name
-        for entry in root.iterdir()
-        if entry.is_dir() and not entry.name.startswith((".", "__"))
-    ]
+    try:
+        names = [
+            entry.name
+            for entry in root.iterdir()
+            if entry.is_dir() and not entry.name.startswith((".", "__"))
+        ]
+    except OSError as error:
+        raise ModelBroken(f"the model repository {root} cannot be read: {error}") from error
     for name in names:
         if told and not _NAME.fullmatch(name):
             log.warning("the folder %r is passed over: it cannot be the name of a model", name)

@@ -136,6 +136,23 @@ def test_a_folder_that_has_no_version_now_serves_as_it_was_loaded(tmp_path: Path
     assert "has no version" in registry.model("one").reason
 
 
+def test_a_repository_that_cannot_be_read_leaves_what_was_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path, "one")
+    registry = registry_of(tmp_path)
+    before = registry.resolve("one", None)
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        raise PermissionError(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    with pytest.raises(ModelBroken, match="cannot be read"):
+        registry.load("one")
+    assert not registry.look()
+    assert registry.resolve("one", None) is before
+
+
 def test_a_folder_that_cannot_be_read_is_broken_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
