@@ -49,7 +49,7 @@ async def get_version(request: Request, name: str, version: str) -> VersionInfo:
     return describe_version(registry.version(name, number_or_label(version)))
 
 
-@router.post("/models/{name}/load", responses=problems(404, 503))
+@router.post("/models/{name}/load", responses=problems(404, 413, 429, 503))
 async def load(request: Request, name: str) -> ModelInfo:
     """Load a model, also one whose folder is new; what served serves until that was verified."""
     service = service_of(request)
@@ -58,7 +58,7 @@ async def load(request: Request, name: str) -> ModelInfo:
     return describe_model(model)
 
 
-@router.post("/models/{name}/unload", responses=problems(404, 503))
+@router.post("/models/{name}/unload", responses=problems(404, 413, 429, 503))
 async def unload(request: Request, name: str) -> ModelInfo:
     """Stop serving a model; requests that were accepted are answered."""
     service = service_of(request)
@@ -67,7 +67,7 @@ async def unload(request: Request, name: str) -> ModelInfo:
     return describe_model(model)
 
 
-@router.post("/models/{name}/reload", responses=problems(404, 503))
+@router.post("/models/{name}/reload", responses=problems(404, 413, 429, 503))
 async def reload(request: Request, name: str) -> ModelInfo:
     """Read a model's folder again; the old versions serve until the new ones are verified."""
     service = service_of(request)

@@ -64,7 +64,9 @@ def list_samples(request: Request, query: Annotated[SamplesQuery, Query()]) -> R
     return write_json({"samples": [described(sample) for sample in found], "next": after})
 
 
-@router.post("/lease", responses={200: {"model": LeasedSamples}, **problems(400, 404, 413, 415)})
+@router.post(
+    "/lease", responses={200: {"model": LeasedSamples}, **problems(400, 404, 413, 415, 429)}
+)
 def lease(request: Request, body: LeaseRequest) -> Response:
     """Samples without a label that are nobody else's until the lease ends."""
     service = service_of(request)
@@ -147,7 +149,7 @@ def remove_sample(request: Request, number: Number) -> Removed:
 
 @router.post(
     "/{number}/label",
-    responses={200: {"model": SampleInfo}, **problems(400, 404, 409, 413, 415)},
+    responses={200: {"model": SampleInfo}, **problems(400, 404, 409, 413, 415, 429)},
 )
 def label(request: Request, number: Number, body: LabelRequest) -> Response:
     """Give a sample its label, or another one than it had."""
@@ -160,7 +162,7 @@ def label(request: Request, number: Number, body: LabelRequest) -> Response:
 
 @router.post(
     "/{number}/skip",
-    responses={200: {"model": SampleInfo}, **problems(400, 404, 409, 413, 415)},
+    responses={200: {"model": SampleInfo}, **problems(400, 404, 409, 413, 415, 429)},
 )
 def skip(request: Request, number: Number, body: SkipRequest | None = None) -> Response:
     """Leave a sample without a label: nobody is asked for it again."""

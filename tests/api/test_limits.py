@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
-from fastapi import Request, Response
+from fastapi import FastAPI, Request, Response
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -178,4 +178,14 @@ def test_an_answer_over_the_limit_is_refused_by_every_endpoint_that_computes(
     for path in ("/predict", "/eval"):
         assert asyncio.run(ask(path, small)) == 200
         assert asyncio.run(ask(path, large)) == 413
+    service.runner.close()
+
+
+def test_every_route_that_takes_a_body_says_that_it_may_find_no_room(tmp_path: Path) -> None:
+    service = build_service(load_settings({"models": tmp_path}, environment={}))
+    app = build_app(service).app
+    assert isinstance(app, FastAPI)
+    for path, methods in app.openapi()["paths"].items():
+        if "post" in methods:
+            assert {"413", "429"} <= methods["post"]["responses"].keys(), path
     service.runner.close()

@@ -32,7 +32,9 @@ _STATES = {
 }
 
 
-@router.post("/v2/repository/index", responses=refusals(400, 413), **describe_optional(IndexBody))
+@router.post(
+    "/v2/repository/index", responses=refusals(400, 413, 429), **describe_optional(IndexBody)
+)
 async def index(request: Request) -> list[IndexEntry]:
     """All versions of all models; with `ready` true those that serve."""
     content = await _content(request)
@@ -45,7 +47,7 @@ async def index(request: Request) -> list[IndexEntry]:
 
 @router.post(
     "/v2/repository/models/{name}/load",
-    responses=refusals(400, 404, 413, 503),
+    responses=refusals(400, 404, 413, 429, 503),
     **describe_optional(RepositoryBody),
 )
 async def load(request: Request, name: str) -> Loaded:
@@ -62,7 +64,7 @@ async def load(request: Request, name: str) -> Loaded:
 
 @router.post(
     "/v2/repository/models/{name}/unload",
-    responses=refusals(400, 404, 413, 503),
+    responses=refusals(400, 404, 413, 429, 503),
     **describe_optional(RepositoryBody),
 )
 async def unload(request: Request, name: str) -> Unloaded:
