@@ -53,7 +53,8 @@ class Outcome:
 class Computation:
     """The jobs of one step. All of it but `jobs` belongs to the engine's thread.
 
-    If a batch fails its jobs are tried alone, so that one harms none. Nothing that a model raises
+    If a batch fails its halves are tried, and theirs, so that one job harms none: of many it costs
+    about another batch, and not each of them a run of its own. Nothing that a model raises
     leaves here, not even what ends a program elsewhere.
     """
 
@@ -76,7 +77,8 @@ class Computation:
             self._run = None
             seconds = self._seconds + time.perf_counter() - started_s
             if len(self.jobs) > 1:
-                return [outcome for job in self.jobs for outcome in _alone(job)]
+                middle = len(self.jobs) // 2
+                return [*_outcomes(self.jobs[:middle]), *_outcomes(self.jobs[middle:])]
             return [Outcome(None, _in_words(self.jobs[0], error), seconds)]
         self._seconds += time.perf_counter() - started_s
         if answers is None:
@@ -104,8 +106,8 @@ class Computation:
         return answers
 
 
-def _alone(job: Job) -> list[Outcome]:
-    return Computation([job]).advance() or []
+def _outcomes(jobs: Sequence[Job]) -> list[Outcome]:
+    return Computation(jobs).advance() or []
 
 
 def _in_words(job: Job, error: BaseException) -> EngineFailure:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from service.registry.registry import Registry
 from service.scheduling.runner import Runner
 from service.scheduling.scheduler import QueueLimits, Scheduler
 from service.types import Masks, SamplePlan
-from tests.repositories import SLOW, build_network, write_model
+from tests.repositories import FRAGILE, SLOW, build_network, write_model
 
 
 @pytest.fixture(scope="module")
@@ -193,3 +195,37 @@ def test_a_step_that_was_handed_over_is_not_run_once_its_client_has_left(
     assert isinstance(first, dict)
     assert isinstance(gone, ClientLeft)
     assert count(own._metrics, "candor_batch_rows_count") == 1
+
+
+def test_one_bad_request_costs_its_batch_another_one_and_not_a_run_for_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path, "slow", FRAGILE, shape="[1]")
+    fragile = loaded(tmp_path)
+    own = runner()
+    begun: list[int] = []
+    begin = LoadedModel.begin
+
+    def noted(model: LoadedModel, requests: Sequence[Request], *more: Any) -> Any:
+        begun.append(len(requests))
+        return begin(model, requests, *more)
+
+    async def ask(value: float) -> Fields:
+        return await own.submit(fragile, torch.tensor([[value]]), plan(0), ["mean"], timeout_s=30.0)
+
+    async def together() -> list[Fields | BaseException]:
+        values = [1.0] * 32
+        values[20] = 1000.0
+        return await asyncio.gather(*map(ask, values), return_exceptions=True)
+
+    with monkeypatch.context() as watched:
+        watched.setattr(LoadedModel, "begin", noted)
+        answers = asyncio.run(together())
+    assert [n for n, answer in enumerate(answers) if isinstance(answer, EngineFailure)] == [20]
+    assert begun == [32, 16, 16, 8, 4, 4, 2, 1, 1, 2, 8]
+    [alone] = fragile.predict([Request(torch.tensor([[1.0]]), plan(0), ["mean"])])
+    assert alone is not None
+    for answer in answers[:20] + answers[21:]:
+        assert isinstance(answer, dict)
+        np.testing.assert_allclose(answer["mean"], alone["mean"], atol=1e-6)  # type: ignore[arg-type]
+    own.close()
