@@ -299,6 +299,11 @@ WRONG: list[tuple[Any, int, str]] = [
         422,
         "`std`",
     ),
+    (
+        {"inputs": [{**INPUT, "parameters": {"shared_memory_region": "mine"}}]},
+        400,
+        "`shared_memory_region`",
+    ),
     ({"inputs": [{**INPUT, "datatype": "FP99"}]}, 400, "FP99"),
     ({"inputs": [{**INPUT, "datatype": None}]}, 400, "`datatype`"),
     ({"inputs": [{**INPUT, "datatype": "BF16"}]}, 400, "no form in JSON"),

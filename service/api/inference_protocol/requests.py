@@ -146,7 +146,10 @@ def _read_input(content: Mapping[str, Any], raw: memoryview) -> NDArray[Any]:
         raise _unfit("datatype", datatype, f"one of {', '.join(DATATYPES)}")
     if not isinstance(shape, list):
         raise _unfit("shape", shape, "a list of sizes")
-    size = _parameters(tensor, f"parameters of {INPUT}").get("binary_data_size")
+    where = f"parameters of {INPUT}"
+    parameters = _parameters(tensor, where)
+    _refuse_extensions(parameters, where, "inputs")
+    size = parameters.get("binary_data_size")
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
         raise _unfit("binary_data_size", size, "a number of bytes")
     if size is not None and data is not None:
@@ -174,13 +177,7 @@ def _outputs(content: Mapping[str, Any]) -> tuple[AskedOutput, ...]:
             raise MalformedBody(f"the output {name[:100]!r} is asked for twice", field="outputs")
         where = f"parameters of the output {name[:100]}"
         parameters = _parameters(one, where)
-        for unknown in ("classification", "shared_memory_region"):
-            if parameters.get(unknown):
-                raise MalformedBody(
-                    f"`{unknown}` stands in the {where}; that extension is not spoken here, see "
-                    "GET /v2",
-                    field="outputs",
-                )
+        _refuse_extensions(parameters, where, "outputs")
         found[name] = AskedOutput(name, _flag(parameters, "binary_data", where))
     return tuple(found.values())
 
@@ -195,6 +192,17 @@ def _parameters(content: Mapping[str, Any], where: str) -> Parameters:
         if not isinstance(value, str | int | float | bool):
             raise _unfit(f"{name[:100]}` in the `{where}", value, "a string, number or boolean")
     return given
+
+
+def _refuse_extensions(parameters: Parameters, where: str, field: str) -> None:
+    """What only servers with these extensions can answer."""
+    for unknown in ("classification", "shared_memory_region"):
+        if parameters.get(unknown):
+            raise MalformedBody(
+                f"`{unknown}` stands in the {where}; that extension is not spoken here, see "
+                "GET /v2",
+                field=field,
+            )
 
 
 def _flag(parameters: Parameters, name: str, where: str) -> bool | None:
