@@ -457,6 +457,15 @@ def test_one_model_does_not_fill_the_queue_for_all() -> None:
     assert (scheduler.depth("hog"), scheduler.depth("late")) == (5, 5)
 
 
+def test_nobody_is_pushed_below_a_fair_share_for_one_who_has_less() -> None:
+    scheduler = Scheduler(100, 1.0, QueueLimits(8, 10**9))
+    for number, model in enumerate("aaabbbcc"):
+        scheduler.add(work(number, model), NOW)
+    with pytest.raises(QueueFull):
+        scheduler.add(work(8, "c"), NOW)
+    assert [scheduler.depth(model) for model in "abc"] == [3, 3, 2]
+
+
 @given(
     st.lists(
         st.tuples(st.sampled_from("abc"), st.sampled_from(Priority), st.integers(1, 9)),
