@@ -21,7 +21,9 @@ async def live(request: Request) -> Response | dict[str, bool]:
     detail = why_not_live(service_of(request))
     if detail is None:
         return {"live": True}
-    return problem(request, 503, "Not live", detail)
+    response = problem(request, 503, "Not live", detail)
+    response.headers["Retry-After"] = "1"
+    return response
 
 
 @router.get("/readyz", response_model=None, responses=problems(503))

@@ -40,6 +40,8 @@ BINARY_FROM = 2048
 """Inputs of this many numbers travel as .npy, and their answers as .npz."""
 
 _RETRIED = (429, 503)
+_ANSWERED_ALIKE = ("/predict", "/eval", "/query")
+"""What changes nothing, so that it may be sent again though nobody knows whether it arrived."""
 _LISTS = frozenset({"return", "exclude"})
 """Fields that stand in a query with commas between their values."""
 _LONGEST_LISTS = 4096
@@ -168,7 +170,7 @@ class Calls:
             answer = yield request
             last = attempt == self._retries
             if isinstance(answer, httpx.TransportError):
-                if last or not isinstance(answer, httpx.ConnectError):
+                if last or not _may_be_sent_again(request, answer):
                     raise ServerUnreachable(
                         f"no answer from {self._url}: {answer or type(answer).__name__}; is the "
                         "server running there?"
@@ -185,6 +187,17 @@ class Calls:
             yield min(max(wait_s, asked_s), _LONGEST_WAIT_S) * random.uniform(1.0, 1.5)
             wait_s *= 2
         raise AssertionError("the last attempt returns or raises")
+
+
+def _may_be_sent_again(request: httpx.Request, error: httpx.TransportError) -> bool:
+    """Whether nothing was sent, or a connection was closed under what may as well arrive twice.
+
+    A server closes connections that were idle, perhaps just when one is used again.
+    """
+    if isinstance(error, httpx.ConnectError):
+        return True
+    harmless = request.method == "GET" or request.url.path.endswith(_ANSWERED_ALIKE)
+    return harmless and isinstance(error, httpx.RemoteProtocolError | httpx.ReadError)
 
 
 def predict_options(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -149,6 +150,49 @@ def test_a_refusal_is_tried_again(status: int) -> None:
     with _refusing(2, status) as (url, seen), Client(url) as client:
         assert client.models() == []
         assert len(seen) == 3
+
+
+@contextmanager
+def _closing(times: int) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that reads so many requests and closes their connections, and then answers."""
+    seen: list[bytes] = []
+    body = b'{"model": "co2", "version": 1, "task": "regression", "mean": [[1.0]]}'
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+
+    def serve(listening: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            with connection:
+                seen.append(connection.recv(65536).split(b" ")[1])
+                if len(seen) > times:
+                    connection.sendall(answer % (len(body), body))
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, args=(listening,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}", seen
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def test_what_changes_nothing_is_sent_again_where_a_connection_closed_under_it() -> None:
+    with _closing(2) as (url, seen), Client(url) as client:
+        answer = client.eval([[1.0]], model="co2")
+        assert answer.mean is not None
+        assert answer.mean.tolist() == [[1.0]]
+        assert seen == [b"/eval"] * 3
+
+
+def test_what_changes_something_is_sent_once() -> None:
+    with _closing(1) as (url, seen), Client(url) as client:
+        with pytest.raises(ServerUnreachable):
+            client.label("0123", "three")
+        assert seen == [b"/samples/0123/label"]
 
 
 def test_after_the_last_try_the_refusal_is_raised() -> None:
