@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import math
 import signal
 import socket
 import threading
@@ -49,6 +50,7 @@ class DrainingServer(LingeringServer):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: drain, then exit. Second: exit now."""
         if self._loop is None or self._service.runner.draining:
+            self.config.timeout_graceful_shutdown = 0
             super().handle_exit(sig, frame)
             return
         self._captured_signals.append(sig)
@@ -59,7 +61,11 @@ class DrainingServer(LingeringServer):
         self._draining = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
-        await drain(self._service)
+        left_s = await drain(self._service)
+        if not self.should_exit:
+            # None is for ever, which is what infinite seconds are, too.
+            whole_s = None if math.isinf(left_s) else math.ceil(left_s)
+            self.config.timeout_graceful_shutdown = whole_s
         await self.stop_listening()
 
 
@@ -110,6 +116,8 @@ async def _run_workers(
 ) -> None:
     async with running(service):
         await Supervisor(service, app, switchboard, listening).run()
+        # Nobody lets in any more who comes now: better refused than kept waiting for the end.
+        listening.close()
 
 
 def _shown(host: str) -> str:
