@@ -36,6 +36,9 @@ FIELDS = (
 HUMAN, JSON, AUTO = "human", "json", "auto"
 
 _OWN = ("service", "uvicorn")
+_OF_ANY_CLIENT = ("Invalid HTTP request", "Unsupported upgrade", "No supported WebSocket library")
+"""What uvicorn warns of, a line a request: whoever reaches the server could fill the disk with it.
+`candor_rejected_total` counts what is no HTTP."""
 _LONGEST_PATH = 500
 """Characters."""
 
@@ -165,6 +168,8 @@ def _visible(text: str) -> str:
 
 
 def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    if record.name == "uvicorn.error" and str(record.msg).startswith(_OF_ANY_CLIENT):
+        return False
     return record.levelno >= logging.WARNING or record.name.split(".")[0] in _OWN
 
 

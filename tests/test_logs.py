@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
@@ -11,10 +12,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from service import logs
 
@@ -140,6 +145,23 @@ def test_of_libraries_only_what_is_wrong_is_written(
         logging.getLogger("service.store").debug("ours")
     said = [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()]
     assert said == ["slow", "ours"]
+
+
+async def nothing(scope: Any, receive: Any, send: Any) -> None:
+    """Answers nothing."""
+
+
+def test_whoever_speaks_no_http_cannot_fill_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    with bare_root():
+        logs.set_up("debug", "json")
+        config = uvicorn.Config(nothing, ws="none", log_config=None)
+        protocol = HttpToolsProtocol(config, ServerState(), {}, Mock())
+        protocol.transport = Mock(asyncio.Transport)
+        protocol.data_received(b"rubbish\r\n\r\n")
+        protocol._unsupported_upgrade_warning()
+        protocol.logger.error("a bug")
+    said = [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()]
+    assert said == ["a bug"]
 
 
 def test_what_happens_often_is_told_at_once_and_then_once_in_a_while(
