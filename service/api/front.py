@@ -113,7 +113,7 @@ class Front:
                 await _send(errors.answer(Request(scope, receive), error), send_noted)
                 return
             if endpoint is None:
-                await self._through_the_app(scope, receive_counted, send_noted)
+                await self._through_the_app(scope, receive, receive_counted, send_noted)
             else:
                 await _answer(endpoint, Request(scope, receive_counted), send_noted)
         finally:
@@ -156,12 +156,15 @@ class Front:
         logs.concerning(state)
         return number, state
 
-    async def _through_the_app(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _through_the_app(
+        self, scope: Scope, receive: Receive, receive_counted: Receive, send: Send
+    ) -> None:
         """FastAPI reads bodies whole, however large: here with the limit of all others."""
         if scope["method"] in _WITHOUT_BODY:
+            # Where one comes nevertheless, it is thrown away as it comes and takes no memory.
             await self.app(scope, receive, send)
             return
-        request = Request(scope, receive)
+        request = Request(scope, receive_counted)
         try:
             body = await read_body(request, self._desk.settings.max_body_bytes)
         except CandorError as error:
@@ -170,7 +173,7 @@ class Front:
         messages: list[Message] = [{"type": "http.request", "body": bytes(body)}]
 
         async def receive_again() -> Message:
-            return messages.pop() if messages else await receive()
+            return messages.pop() if messages else await receive_counted()
 
         await self.app(scope, receive_again, send)
 

@@ -12,6 +12,7 @@ import torch
 from fastapi import FastAPI, Request, Response
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.types import Message
 
 from service.api.app import build_app, build_service
 from service.api.front import Front
@@ -189,3 +190,53 @@ def test_every_route_that_takes_a_body_says_that_it_may_find_no_room(tmp_path: P
         if "post" in methods:
             assert {"413", "429"} <= methods["post"]["responses"].keys(), path
     service.runner.close()
+
+
+def test_what_comes_as_the_body_of_a_get_is_thrown_away_and_counts_nowhere(
+    tmp_path: Path,
+) -> None:
+    settings = {
+        "models": tmp_path,
+        "database_url": f"sqlite:///{tmp_path}/samples.sqlite",
+        "body_bytes": LIMIT_BYTES,
+    }
+    service = build_service(load_settings(settings, environment={}))
+    app = build_app(service)
+    asked, answered = 0, asyncio.Event()
+
+    async def receive() -> Message:
+        nonlocal asked
+        asked += 1
+        if asked > 10:
+            await answered.wait()
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": b" " * LIMIT_BYTES, "more_body": True}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            while asked < 10:
+                await asyncio.sleep(0)
+            other = await client.post("/predict", content=b" " * 200)
+            assert other.status_code == 400
+            answered.set()
+
+    scope = {
+        "type": "http",
+        "asgi": {"spec_version": "2.3"},
+        "method": "GET",
+        "path": "/samples/export",
+        "query_string": b"",
+        "headers": [],
+        "scheme": "http",
+        "server": ("candor", 80),
+    }
+
+    async def ask() -> None:
+        async with asyncio.timeout(60):
+            await app(scope, receive, send)
+
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+    asyncio.run(ask())
+    service.runner.close()
+    service.store.close()
+    assert answered.is_set()
