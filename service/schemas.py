@@ -30,7 +30,7 @@ Inputs = Annotated[
 Seed = Annotated[int, Field(ge=-_INT64, le=_INT64 - 1)]
 
 VersionName = Annotated[
-    Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=LABEL_PATTERN)],
+    Annotated[int, Field(ge=1, le=_INT64 - 1)] | Annotated[str, Field(pattern=LABEL_PATTERN)],
     Field(union_mode="left_to_right"),
 ]
 """A version's number or label."""

@@ -60,7 +60,8 @@ _Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], Before
 class Settings(BaseModel):
     """One field a setting; the field `models` is the variable `CANDOR_MODELS`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Seconds may be infinite, for which JSON has no number.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     models: Path = Field(Path("models"), description="folder of models, one folder each")
     host: str = Field("127.0.0.1", description="address to listen on")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import get_args
 
+import pytest
+from pydantic import ValidationError
+
 from service import client, schemas
 from service.api.predict import DEFAULT_FIELDS
 from service.calibration.apply import CALIBRATED_FIELDS
@@ -28,3 +31,10 @@ def test_fields_are_the_same_everywhere() -> None:
 def test_masks_are_the_same_everywhere() -> None:
     masks = schemas.PredictRequest.model_json_schema()["properties"]["masks"]
     assert masks["anyOf"][0]["enum"] == list(Masks)
+
+
+@pytest.mark.parametrize("version", [2**63, 10**30])
+def test_a_version_is_a_number_that_every_process_can_write(version: int) -> None:
+    with pytest.raises(ValidationError):
+        schemas.PredictRequest.model_validate({"version": str(version)})
+    assert schemas.PredictRequest.model_validate({"version": str(2**63 - 1)}).version == 2**63 - 1

@@ -254,7 +254,7 @@ def _in_words(problem: Any, schema: type[EvalRequest]) -> InvalidInput:
         return InvalidInput(f"`{name}` is missing", field=name)
     received = problem["input"]
     if name == "version":
-        expected: Any = "an integer of at least 1, or a label such as stable"
+        expected: Any = "an integer of at least 1 and 64 bits, or a label such as stable"
     elif name == "seed":
         expected = 'an integer of 64 bits, or "random"'
     elif name == "return":

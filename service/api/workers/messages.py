@@ -9,6 +9,7 @@ From a worker: `resolve`, `compute` and `http` ask, each by a number of its own,
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -38,7 +39,11 @@ def read_model(text: str) -> VerifiedModel:
 
 def write_call(call: Call) -> Any:
     """A call without its inputs."""
-    return _adapter(Call).dump_python(call, mode="json")
+    written: dict[str, Any] = _adapter(Call).dump_python(call, mode="json")
+    if math.isinf(call.timeout_s):
+        # JSON has no number for it.
+        written["timeout_s"] = "Infinity"
+    return written
 
 
 def read_call(content: Any) -> Call:

@@ -1,4 +1,4 @@
-"""A worker's `main`: `python -m service.api.workers.process CHANNEL LISTENING`, two open files."""
+"""A worker's `main`, whose arguments are two open files: the channel and the listening socket."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -63,13 +64,19 @@ async def serve(channel: socket.socket, listening: socket.socket) -> None:
 
     line.on("settings", configured)
     line.on("stop", lambda *_: stopped.set())
+    # These listen, too, and what they listen for may come together with the settings.
+    engine, tally = RemoteEngine(line), RemoteTally(line)
     await loop.create_connection(lambda: line.channel, sock=channel)
-    settings = await told
+    gone = loop.create_task(line.gone.wait())
+    either: set[asyncio.Future[Any]] = {told, gone}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    if not told.done():
+        return
+    settings = told.result()
     logs.set_up(settings.log_level, settings.log_format)
     logs.take_over()
-    tally = RemoteTally(line)
     tracing = tracing_by(settings)
-    desk = Desk(settings, RemoteEngine(line), tally, tracing)
+    desk = Desk(settings, engine, tally, tracing)
     forward = Forward(line)
     app = WorkerApp(Front(forward, desk, DIRECT), forward)
     config = configuration(app, settings, tally)
@@ -78,7 +85,6 @@ async def serve(channel: socket.socket, listening: socket.socket) -> None:
     serving = loop.create_task(server.serve([listening]))
 
     async def end() -> None:
-        gone = loop.create_task(line.gone.wait())
         stop = loop.create_task(stopped.wait())
         await asyncio.wait({gone, stop}, return_when=asyncio.FIRST_COMPLETED)
         if not stopped.is_set():
@@ -105,7 +111,3 @@ def main() -> None:
     loop_factory = uvicorn.Config("", loop="auto").get_loop_factory()
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(serve(channel, listening))
-
-
-if __name__ == "__main__":
-    main()

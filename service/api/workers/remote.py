@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from numpy.typing import NDArray
 
@@ -28,6 +28,7 @@ _TELL_AFTER_S = 0.1
 """The first request that was counted waits so long for others to be told of together."""
 
 Listener = Callable[[Head, list[bytearray]], None]
+AnswerT = TypeVar("AnswerT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +63,11 @@ class Line:
     def ask(self, head: Head, buffers: list[Buffer], listener: Listener) -> int:
         """Send a message; the listener gets all that answers it until it is `forgotten`."""
         number = next(self._numbers)
-        self._listeners[number] = listener
         self.channel.send({**head, "number": number}, buffers)
+        if self.gone.is_set():
+            listener({"kind": "gone"}, [])
+        else:
+            self._listeners[number] = listener
         return number
 
     def forget(self, number: int) -> None:
@@ -113,7 +117,9 @@ class RemoteEngine:
     async def resolve(self, name: str | None, version: int | str | None, key: str) -> VerifiedModel:
         """See `Engine`."""
         head: Head = {"kind": "resolve", "name": name, "version": version, "key": key}
-        head, _ = await self._answer(head, [])
+        return await self._answer(head, [], self._resolved)
+
+    def _resolved(self, head: Head, _: list[bytearray]) -> RemoteModel:
         load: int = head["load"]
         if (description := head.get("model")) is not None:
             known = messages.read_model(description)
@@ -132,20 +138,21 @@ class RemoteEngine:
         arrays, buffers = pack({"inputs": inputs})
         load = cast(RemoteModel, model).load
         head: Head = {"kind": "compute", "load": load, "call": messages.write_call(call)}
-        answer, received = await self._answer(
-            {**head, "arrays": arrays}, buffers, call.timeout_s, left
+        return await self._answer(
+            {**head, "arrays": arrays}, buffers, _computed, call.timeout_s, left
         )
-        return Computed(unpack(answer["arrays"], received), messages.read_plan(answer["plan"]))
 
     async def _answer(
         self,
         head: Head,
         buffers: list[Buffer],
+        read: Callable[[Head, list[bytearray]], AnswerT],
         timeout_s: float = math.inf,
         left: Callable[[], Awaitable[object]] | None = None,
-    ) -> tuple[Head, list[bytearray]]:
+    ) -> AnswerT:
+        """What `read` makes of the answer, as soon as it is there: later messages may end it."""
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[tuple[Head, list[bytearray]]] = loop.create_future()
+        answer: asyncio.Future[AnswerT] = loop.create_future()
 
         def listener(head: Head, received: list[bytearray]) -> None:
             if answer.done():
@@ -157,7 +164,11 @@ class RemoteEngine:
             elif head["kind"] == "broken":
                 answer.set_exception(RuntimeError(head["reason"]))
             else:
-                answer.set_result((head, received))
+                try:
+                    answer.set_result(read(head, received))
+                except Exception as error:
+                    # That of whoever asked; the line is everybody's.
+                    answer.set_exception(error)
 
         number = self._line.ask(head, buffers, listener)
         attendant = None
@@ -172,6 +183,10 @@ class RemoteEngine:
             if attendant is not None:
                 attendant.dismiss()
             self._line.forget(number)
+
+
+def _computed(head: Head, received: list[bytearray]) -> Computed:
+    return Computed(unpack(head["arrays"], received), messages.read_plan(head["plan"]))
 
 
 class RemoteTally:

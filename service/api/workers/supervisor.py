@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
 import sys
 import time
 from asyncio.subprocess import Process
+from typing import Any
 
 from starlette.types import ASGIApp
 
@@ -23,10 +25,7 @@ _LONGEST_WAIT_S = 10.0
 _STEADY_S = 30.0
 """A worker that lasted so long is started again at once."""
 
-_STOP_S = 5.0
-"""A worker that was told to stop gets so long, then it is killed."""
-
-_MODULE = "service.api.workers.process"
+_START = "import sys; sys.path[:] = {!r}; from service.api.workers.process import main; main()"
 
 
 class Supervisor:
@@ -46,7 +45,7 @@ class Supervisor:
         self._app = app
         self._switchboard = switchboard
         self._listening = listening
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     async def run(self) -> None:
         """Serve until a signal; the first drains, the second ends at once."""
@@ -65,9 +64,13 @@ class Supervisor:
         ending = loop.create_task(drain(self._service))
         killed = loop.create_task(killing.wait())
         await asyncio.wait({ending, killed}, return_when=asyncio.FIRST_COMPLETED)
-        self._stopping = True
+        self._stopping.set()
         self._switchboard.tell("stop")
-        await asyncio.wait(keepers, timeout=0.0 if killing.is_set() else _STOP_S)
+        # What a worker has then not sent or received is cut off with it.
+        left_s = ending.result() if ending.done() else 0.0
+        ended = asyncio.gather(*keepers, return_exceptions=True)
+        either: set[asyncio.Future[Any]] = {ended, killed}
+        await asyncio.wait(either, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
         for task in (*keepers, ending, killed):
             task.cancel()
         await asyncio.gather(*keepers, ending, killed, return_exceptions=True)
@@ -75,15 +78,21 @@ class Supervisor:
     async def _keep(self) -> None:
         """One worker, again and again."""
         wait_s = _FIRST_WAIT_S
-        while not self._stopping:
+        while not self._stopping.is_set():
             started = time.monotonic()
-            code = await self._run_one()
-            if self._stopping:
+            try:
+                outcome = f"a worker ended with {await self._run_one()}"
+            except OSError as error:
+                # No memory or no number left for a process, which may be otherwise in a moment.
+                outcome = f"a worker could not be started: {error}"
+            if self._stopping.is_set():
                 return
             if time.monotonic() - started > _STEADY_S:
                 wait_s = _FIRST_WAIT_S
-            log.error("a worker ended with %s; another is started", code)
-            await asyncio.sleep(wait_s)
+            log.error("%s; another is started", outcome)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._stopping.wait()
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 
     async def _run_one(self) -> int:
@@ -95,15 +104,13 @@ class Supervisor:
             self._switchboard.listens,
             self._switchboard.extensions.discard,
         )
+        files = (other.fileno(), self._listening.fileno())
         with other:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                _MODULE,
-                str(other.fileno()),
-                str(self._listening.fileno()),
-                pass_fds=(other.fileno(), self._listening.fileno()),
-            )
+            try:
+                process = await asyncio.create_subprocess_exec(*command(*files), pass_fds=files)
+            except OSError:
+                own.close()
+                raise
         try:
             loop = asyncio.get_running_loop()
             await loop.create_connection(lambda: extension.channel, sock=own)
@@ -115,7 +122,16 @@ class Supervisor:
             return await process.wait()
         finally:
             extension.channel.close()
+            self._switchboard.extensions.discard(extension)
             await _end(process)
+
+
+def command(channel: int, listening: int) -> list[str]:
+    """What starts a worker on these files.
+
+    It imports what this process does, and nothing that happens to lie where this was started.
+    """
+    return [sys.executable, "-P", "-c", _START.format(sys.path), str(channel), str(listening)]
 
 
 async def _end(process: Process) -> None:

@@ -7,7 +7,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,8 @@ from service.registry.verified import VerifiedModel
 log = logging.getLogger(__name__)
 
 _HELD_S = 5.0
-"""A worker that asked which version serves gets so long to send what it is to compute."""
+"""A worker that asked which version serves gets so long to send what it is to compute, where that
+version serves no more."""
 
 _REPORT_S = 2.0
 """A worker that does not say what it counted by then is passed over."""
@@ -68,11 +69,15 @@ class Extension:
         self._loads: dict[int, _Load] = {}
         self._numbers = itertools.count(1)
         self._reports: dict[int, asyncio.Future[None]] = {}
-        self._sweep: asyncio.TimerHandle | None = None
+        self._listens = False
+        self._sweep: asyncio.Task[None] | None = None
         self.channel = Channel(self._received, self._lost)
 
     async def report(self) -> None:
         """Wait until what the worker counted so far is counted here."""
+        if not self._listens:
+            # It is still starting, and would not answer until it has.
+            return
         number = next(self._numbers)
         done = self._reports[number] = asyncio.get_running_loop().create_future()
         self.channel.send({"kind": "report", "report": number})
@@ -87,12 +92,12 @@ class Extension:
     def _received(self, head: Head, buffers: list[bytearray]) -> None:
         kind = head["kind"]
         if kind == "compute":
-            self._begin(head, self._compute(head, buffers))
+            self._begin(head, self._compute, head, buffers)
         elif kind == "resolve":
-            self._begin(head, self._resolve(head))
+            self._begin(head, self._resolve, head)
         elif kind == "http":
             forwarded = self._forwarded[head["number"]] = Forwarded(self.channel, head)
-            self._begin(head, self._answer(forwarded))
+            self._begin(head, forwarded.run, self._app)
         elif kind in ("part", "sent", "left"):
             self._about(head, buffers)
         elif kind == "tally":
@@ -105,26 +110,35 @@ class Extension:
             if (report := self._reports.get(head["report"])) is not None and not report.done():
                 report.set_result(None)
         elif kind == "ready":
+            self._listens = True
             self._ready()
 
-    def _begin(self, head: Head, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, head: Head, work: Callable[..., Awaitable[None]], *of: Any) -> None:
         number: int = head["number"]
-        task = asyncio.get_running_loop().create_task(self._guarded(number, work))
-        self._tasks[number] = task
 
-    async def _guarded(self, number: int, work: Coroutine[Any, Any, None]) -> None:
+        async def run() -> None:
+            try:
+                await self._tell_what_fails(number, work(*of))
+            except Exception as error:
+                log.exception("a request of a worker failed", extra=_whose(head))
+                # In ASCII, which any message holds.
+                reason = ascii(f"{type(error).__name__}: {error}")
+                self.channel.send({"kind": "broken", "number": number, "reason": reason})
+
+        def ended(_: object) -> None:
+            self._tasks.pop(number, None)
+            self._forwarded.pop(number, None)
+
+        task = self._tasks[number] = asyncio.get_running_loop().create_task(run())
+        # Not at the end of `run`: a task that is cancelled before its first step never gets there.
+        task.add_done_callback(ended)
+
+    async def _tell_what_fails(self, number: int, work: Awaitable[None]) -> None:
         try:
             await work
         except CandorError as error:
             written = messages.write_error(error)
             self.channel.send({"kind": "failed", "number": number, "error": written})
-        except Exception as error:
-            log.exception("a request of a worker failed")
-            reason = f"{type(error).__name__}: {error}"
-            self.channel.send({"kind": "broken", "number": number, "reason": reason})
-        finally:
-            self._tasks.pop(number, None)
-            self._forwarded.pop(number, None)
 
     async def _resolve(self, head: Head) -> None:
         model = await self._engine.resolve(head["name"], head["version"], head["key"])
@@ -136,18 +150,28 @@ class Extension:
             answer["model"] = messages.write_model(model)
         load.asked_s = time.monotonic()
         self.channel.send({**answer, "load": load.number})
-        if self._sweep is None:
-            self._sweep = asyncio.get_running_loop().call_later(_HELD_S, self._let_go)
+        if self._sweep is None or self._sweep.done():
+            self._sweep = asyncio.get_running_loop().create_task(self._let_go())
 
-    def _let_go(self) -> None:
-        """Versions that nobody asked for lately may leave the memory."""
-        self._sweep = None
+    async def _let_go(self) -> None:
+        """Versions that serve no more and that nobody asked for lately may leave the memory."""
+        while self._loads:
+            await asyncio.sleep(_HELD_S)
+            # By itself, so that nothing of what it found is held while this waits.
+            await self._let_go_now()
+
+    async def _let_go_now(self) -> None:
         until_s = time.monotonic() - _HELD_S
         for load in [one for one in self._loads.values() if one.asked_s < until_s]:
-            del self._loads[load.number]
-            self.channel.send({"kind": "forget", "load": load.number})
-        if self._loads:
-            self._sweep = asyncio.get_running_loop().call_later(_HELD_S, self._let_go)
+            if not await self._serves(load.model):
+                del self._loads[load.number]
+                self.channel.send({"kind": "forget", "load": load.number})
+
+    async def _serves(self, model: VerifiedModel) -> bool:
+        try:
+            return await self._engine.resolve(model.ref.name, model.ref.version, "") is model
+        except CandorError:
+            return False
 
     async def _compute(self, head: Head, buffers: list[bytearray]) -> None:
         load = self._loads.get(head["load"])
@@ -161,9 +185,6 @@ class Extension:
         arrays, packed = pack(computed.fields)
         answer = {"kind": "computed", "number": head["number"], "arrays": arrays}
         self.channel.send({**answer, "plan": messages.write_plan(computed.plan)}, packed)
-
-    async def _answer(self, forwarded: Forwarded) -> None:
-        await forwarded.run(self._app)
 
     def _about(self, head: Head, buffers: list[bytearray]) -> None:
         number: int = head["number"]
@@ -185,6 +206,11 @@ class Extension:
             if not report.done():
                 report.set_result(None)
         self._ended(self)
+
+
+def _whose(head: Head) -> dict[str, str]:
+    """For the log: whose request a message is of, where it says."""
+    return {"request_id": head["call"]["request_id"] if "call" in head else head.get("key", "")}
 
 
 class Switchboard:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import fields
 
+import orjson
 import pytest
 from pydantic import BaseModel
 
@@ -13,6 +15,8 @@ from service.api.workers import messages
 from service.errors import CandorError, InvalidInput, LimitExceeded, QueueFull
 from service.registry.manifest import Manifest
 from service.registry.verified import Held, VerifiedModel
+from service.settings import Settings, load_settings
+from service.tokens import hash_of
 from service.types import Masks, ModelRef, SamplePlan
 from tests.calibration.test_artifact import CONDITIONS, calibration
 
@@ -88,3 +92,16 @@ def test_all_that_is_known_of_a_version() -> None:
             assert one == other, field.name
     plan = model.manifest.plan_for(passes=10)
     assert found.not_calibrated_for(plan) == model.not_calibrated_for(plan) is not None
+
+
+def test_settings_and_calls_may_wait_for_ever() -> None:
+    given = {
+        "request_timeout_s": "inf",
+        "engine_hang_s": "inf",
+        "tokens": f"a:admin:{hash_of('b')}",
+    }
+    settings = load_settings(given, environment={})
+    assert Settings.model_validate_json(settings.model_dump_json()) == settings
+    call = Call("id", None, (), False, settings.request_timeout_s)
+    written = orjson.loads(orjson.dumps(messages.write_call(call)))
+    assert messages.read_call(written).timeout_s == math.inf

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
+import threading
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,12 +16,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from service import logs
 from service.api.engine import Call, Computed
-from service.api.workers import switchboard
+from service.api.workers import process, switchboard
+from service.api.workers.channel import Channel, Head
 from service.api.workers.remote import Line, RemoteEngine, RemoteTally
 from service.api.workers.switchboard import Extension
 from service.errors import ClientLeft, EngineFailure, ModelNotReady, QueueFull
 from service.registry.verified import VerifiedModel
+from service.settings import load_settings
 from service.types import Priority
 from tests.api.workers.test_messages import version
 
@@ -35,6 +41,7 @@ class Engine:
         self.serving = version()
         self.computed: list[VerifiedModel] = []
         self.error: Exception | None = None
+        self.unresolved: Exception | None = None
         self.never = False
         self.cancelled = asyncio.Event()
 
@@ -42,6 +49,8 @@ class Engine:
         pass
 
     async def resolve(self, name: str | None, version: int | str | None, key: str) -> VerifiedModel:
+        if self.unresolved is not None:
+            raise self.unresolved
         return self.serving
 
     async def compute(
@@ -102,8 +111,10 @@ async def ends() -> AsyncIterator[Ends]:
     one, other = socket.socketpair()
     await loop.create_connection(lambda: both.extension.channel, sock=one)
     await loop.create_connection(lambda: both.line.channel, sock=other)
+    both.extension._received({"kind": "ready"}, [])
     try:
-        yield both
+        async with asyncio.timeout(60):
+            yield both
     finally:
         both.line.channel.close()
         both.extension.channel.close()
@@ -144,7 +155,7 @@ def test_what_began_on_a_version_is_computed_on_it_though_another_serves_by_then
     asyncio.run(run())
 
 
-def test_versions_that_nobody_asked_for_lately_are_let_go_of(
+def test_versions_that_serve_no_more_and_nobody_asked_for_lately_are_let_go_of(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(switchboard, "_HELD_S", 0.05)
@@ -152,6 +163,7 @@ def test_versions_that_nobody_asked_for_lately_are_let_go_of(
     async def run() -> None:
         async with ends() as both:
             model = await both.remote.resolve("mine", None, "id")
+            both.engine.serving = version()
             while both.extension._loads or both.remote._models:
                 await asyncio.sleep(0.01)
             with pytest.raises(ModelNotReady, match="unloaded meanwhile"):
@@ -166,10 +178,58 @@ def test_a_version_that_was_just_asked_for_is_held() -> None:
     async def run() -> None:
         async with ends() as both:
             model = await both.remote.resolve("mine", None, "id")
-            both.extension._let_go()
+            both.engine.serving = version()
+            await both.extension._let_go_now()
             await both.remote.compute(model, INPUTS, CALL, never)
 
     asyncio.run(run())
+
+
+def test_a_version_that_serves_is_kept_for_whoever_takes_long_to_send_its_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(switchboard, "_HELD_S", -1.0)
+
+    async def run() -> None:
+        async with ends() as both:
+            model = await both.remote.resolve("mine", None, "id")
+            await both.extension._let_go_now()
+            await both.remote.compute(model, INPUTS, CALL, never)
+            both.engine.unresolved = ModelNotReady("unloaded")
+            await both.extension._let_go_now()
+            assert not both.extension._loads
+
+    asyncio.run(run())
+
+
+def test_what_is_forgotten_in_the_same_turn_was_read_before() -> None:
+    async def run() -> None:
+        async with ends() as both:
+            model = await both.remote.resolve("mine", None, "id")
+            again = asyncio.create_task(both.remote.resolve("mine", None, "id"))
+            await asyncio.sleep(0)
+            [load] = both.extension._loads
+            both.line._received({"kind": "resolved", "number": 2, "load": load}, [])
+            both.line._received({"kind": "forget", "load": load}, [])
+            assert await again is model
+
+    asyncio.run(run())
+
+
+def test_what_is_left_before_it_was_begun_leaves_nothing_behind() -> None:
+    async def run() -> None:
+        async with ends() as both:
+            # One message behind the other, so that both are read in one turn.
+            for kind in ("resolve", "left"):
+                head = {"kind": kind, "number": 5, "name": None, "version": None, "key": ""}
+                both.line.channel.send(head)
+            await both.remote.resolve("mine", None, "id")
+            assert not both.extension._tasks
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        asyncio.run(run())
+        gc.collect()
 
 
 @pytest.mark.parametrize("error", [QueueFull("full", retry_after_s=3.5), EngineFailure("raised")])
@@ -195,7 +255,18 @@ def test_a_bug_is_logged_where_it_is_and_ends_no_channel(caplog: pytest.LogCaptu
 
     with caplog.at_level(logging.ERROR):
         asyncio.run(run())
-    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    [record] = caplog.records
+    assert (record.levelno, record.__dict__["request_id"]) == (logging.ERROR, CALL.request_id)
+
+
+def test_an_error_that_cannot_be_written_is_a_bug_and_keeps_nobody_waiting() -> None:
+    async def run() -> None:
+        async with ends() as both:
+            both.engine.unresolved = ModelNotReady("half of a character: \ud800")
+            with pytest.raises(RuntimeError, match="TypeError"):
+                await ask(both)
+
+    asyncio.run(run())
 
 
 def test_for_a_client_that_left_nothing_is_computed_any_more() -> None:
@@ -243,3 +314,57 @@ def test_when_a_worker_is_gone_nothing_is_computed_for_it_and_nobody_waits_for_i
                 await asked
 
     asyncio.run(run())
+
+
+def test_whoever_asks_when_the_engine_is_gone_hears_so_at_once() -> None:
+    async def run() -> None:
+        async with ends() as both:
+            both.extension.channel.close()
+            await both.line.gone.wait()
+            with pytest.raises(ModelNotReady, match="has ended"):
+                await ask(both)
+
+    asyncio.run(run())
+
+
+def test_a_worker_that_still_starts_is_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        both = Ends()
+        # Nobody is at the other end yet.
+        await both.extension.report()
+        assert not caplog.records
+
+    asyncio.run(run())
+
+
+def test_what_comes_together_with_the_settings_ends_no_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A scrape of the metrics, for one, while the worker was still starting."""
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        own, other = socket.socketpair()
+        told: asyncio.Queue[Head] = asyncio.Queue()
+        engine = Channel(lambda head, _: told.put_nowait(head), lambda: None)
+        await loop.create_connection(lambda: engine, sock=own)
+        settings = load_settings({"port": 0}, environment={}).model_dump_json()
+        for head in ({"kind": "settings", "settings": settings}, {"kind": "draining"}):
+            engine.send(head)
+        engine.send({"kind": "report", "report": 7})
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            served = loop.create_task(process.serve(other, listening))
+            async with asyncio.timeout(60):
+                kinds = {(await told.get())["kind"] for _ in range(2)}
+                engine.send({"kind": "stop"})
+                await served
+        assert kinds == {"ready", "reported"}
+
+    for name in ("set_up", "take_over"):
+        monkeypatch.setattr(logs, name, lambda *_: None)
+    thread = threading.Thread(target=lambda: done.append(asyncio.run(run())))
+    done: list[None] = []
+    # uvicorn takes signals where it is in the main thread, and here they are the tests'.
+    thread.start()
+    thread.join()
+    assert done == [None]
