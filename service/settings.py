@@ -113,8 +113,8 @@ class Settings(BaseModel):
     max_connections: int = Field(
         4096,
         gt=0,
-        description="connections at a time; one more takes the place of one that is idle, or is "
-        "answered 503",
+        description="connections at a time of a process that speaks HTTP; one more takes the place "
+        "of one that is idle, or is answered 503",
     )
     max_work: int = Field(
         1_000_000, gt=0, description="largest rows x passes of one request; over it: 413"

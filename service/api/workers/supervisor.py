@@ -82,9 +82,9 @@ class Supervisor:
             started = time.monotonic()
             try:
                 outcome = f"a worker ended with {await self._run_one()}"
-            except OSError as error:
+            except Exception as error:
                 # No memory or no number left for a process, which may be otherwise in a moment.
-                outcome = f"a worker could not be started: {error}"
+                outcome = f"a worker could not be started: {error!r}"
             if self._stopping.is_set():
                 return
             if time.monotonic() - started > _STEADY_S:

@@ -60,4 +60,4 @@ def test_a_worker_for_which_there_is_no_process_is_tried_again(
 
         asyncio.run(twice())
     service.runner.close()
-    assert "no more processes; another is started" in caplog.text
+    assert "no more processes'); another is started" in caplog.text
