@@ -136,6 +136,8 @@ class _Guarded(HttpToolsProtocol):
         self.timeout_keep_alive = self.allowance.idle_timeout_s  # type: ignore[assignment]
         self._segment_bytes = 0
         """Of what came last."""
+        self._answered: Any = None
+        """The request that is being answered, or was last."""
         self._stalled_s: float | None = None
         self._stalled_bytes = 0
         self._enter(_Phase.FIRST)
@@ -162,6 +164,18 @@ class _Guarded(HttpToolsProtocol):
             limit += (1 + _CHUNK_OVERHEAD) * self._body_bytes
             if self._received_bytes > limit:
                 self._cut_off(400, "invalid_http", "there is far more around the body than in it")
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """Of requests that come one behind the other this one's turn has come."""
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Whoever works on an answer is told; uvicorn tells of the last request that came."""
+        super().connection_lost(exc)
+        if self._answered is not None and not self._answered.response_complete:
+            self._answered.disconnected = True
+            self._answered.message_event.set()
 
     def on_message_begin(self) -> None:
         """A request begins."""
