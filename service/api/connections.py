@@ -306,7 +306,8 @@ class _Guarded(HttpToolsProtocol):
         self.tally.rejected(reason)
         answering = self._answers()
         waits = not self.cycle.response_started if answering else self._phase is _Phase.HEAD
-        if waits:
+        # Where an earlier request has not had its answer, this one would be taken for it.
+        if waits and not self.pipeline and not (answering and self._phase is _Phase.HEAD):
             path = self.cycle.scope["path"] if answering else ""
             headers, body = _problem(status, detail, path)
             lines = [STATUS_LINE[status], *(b"%s: %s\r\n" % pair for pair in headers), b"\r\n"]
