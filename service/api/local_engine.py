@@ -48,8 +48,10 @@ class LocalEngine:
 
     def check_door(self, timeout_s: float, priority: Priority) -> None:
         """See `Engine`."""
-        serving = [m.name for m in self._registry.models() if m.state is State.READY]
-        self._runner.check_door(serving, timeout_s, priority)
+        self._runner.check_door(self._serving, timeout_s, priority)
+
+    def _serving(self) -> list[str]:
+        return [model.name for model in self._registry.models() if model.state is State.READY]
 
     async def resolve(self, name: str | None, version: int | str | None, key: str) -> VerifiedModel:
         """See `Engine`."""
@@ -88,7 +90,7 @@ class LocalEngine:
         return Computed(fields, plan)
 
     def _degraded(self, model: LoadedModel, call: Call) -> SamplePlan | None:
-        if not call.degradable or call.plan is None:
+        if not call.degradable or call.plan is None or self._degrading.after_s is None:
             return call.plan
         wait_s = self._runner.wait_s(model.ref.name, call.priority)
         return self._degrading.plan(call.plan, wait_s, model.sampler.members)

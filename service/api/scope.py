@@ -114,10 +114,13 @@ def number_or_label(version: str) -> int | str:
 
 def header(request: Request, name: bytes) -> str | None:
     """The first header of that name, which is to be in small letters as ASGI gives them."""
-    for key, value in request.scope["headers"]:
-        if key == name:
-            return cast(bytes, value).decode("latin-1")
-    return None
+    state: dict[str, Any] = request.scope.setdefault("state", {})
+    headers: dict[bytes, bytes] | None = state.get("headers")
+    if headers is None:
+        # Asked for several of them, one look at all is the shortest.
+        headers = state["headers"] = dict(reversed(request.scope["headers"]))
+    value = headers.get(name)
+    return None if value is None else value.decode("latin-1")
 
 
 def raw_header(scope: Scope, name: bytes) -> bytes | None:

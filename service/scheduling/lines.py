@@ -16,6 +16,8 @@ BEHIND_S = {Priority.HIGH: 0.0, Priority.NORMAL: 1.0, Priority.LOW: 10.0}
 """A work goes as if it had come so much later: it is overtaken by those of a higher priority that
 come within the difference, and by none after that, so that nothing waits for ever."""
 
+_ALL = tuple(Priority)
+
 MOST_PUT_ASIDE = 4
 """Steps of one model that are begun and not done, each of which holds memory."""
 
@@ -133,11 +135,10 @@ class Lines:
             more: counts as well.
         """
         cost = works = single = 0
-        for priority in Priority:
-            if priority <= up_to:
-                cost += self._together[priority].cost
-                works += self._single[priority].works
-                single += self._single[priority].cost
+        for priority in _ALL[: up_to + 1]:
+            cost += self._together[priority].cost
+            works += self._single[priority].works
+            single += self._single[priority].cost
         if more is not None and more.batch_key is None:
             works, single = works + 1, single + more.cost
         elif more is not None:

@@ -59,6 +59,12 @@ _STEPS = 2
 """Steps that the engine has at most: the one that it computes, and one so that it need not wait for
 the event loop, which is busy with answers."""
 
+_FEW = 8
+"""With so few waiting nobody looks at the door: what is too much is refused when it was read."""
+
+_DOOR_OPEN_S = 0.001
+"""A door that was found open is not looked at again so soon."""
+
 _OBSERVED = frozenset({"predictive_entropy", "mutual_information", "variance", "ood"})
 """Computed of every prediction, asked for or not, for `candor_uncertainty` and drift."""
 
@@ -109,6 +115,7 @@ class Runner:
         self._unfinished = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        self._door_open_until_s = 0.0
         self.draining = False
         self.statistics = Statistics()
         metrics.read_when_asked(lambda: scheduler.size_bytes, lambda: self._unfinished)
@@ -123,11 +130,13 @@ class Runner:
         """Estimate of when a request that came now would begin, in seconds."""
         return self._scheduler.wait_s(model, priority, time.monotonic())
 
-    def check_door(self, models: Collection[str], timeout_s: float, priority: Priority) -> None:
+    def check_door(
+        self, models: Callable[[], Collection[str]], timeout_s: float, priority: Priority
+    ) -> None:
         """Refuse a request before anything of it is read, where it would be whatever it holds.
 
         Args:
-            models: that serve.
+            models: gives those that serve.
             timeout_s: seconds until it is given up.
             priority: of the request.
 
@@ -137,13 +146,16 @@ class Runner:
         """
         self._check_takes()
         now_s = time.monotonic()
+        if len(self._scheduler) < _FEW or now_s < self._door_open_until_s:
+            return
         work = Work(
             *(-1, "", None, 0, 0, 0, now_s),
             now_s + self._times.queue_timeout_s,
             now_s + timeout_s,
             priority,
         )
-        self._scheduler.check_door(work, models, now_s)
+        self._scheduler.check_door(work, models(), now_s)
+        self._door_open_until_s = now_s + _DOOR_OPEN_S
 
     async def submit(
         self,

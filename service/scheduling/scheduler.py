@@ -36,6 +36,10 @@ _HEAD_START_S = {Priority.HIGH: 1.0, Priority.NORMAL: 0.0, Priority.LOW: -1.0}
 priority of what it would have run."""
 
 
+_NONE = Lines()
+"""Of a model that nothing was asked of yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
     """What may wait; but a work always fits an empty queue.
@@ -149,7 +153,9 @@ class Scheduler:
         displaced = self._make_room(work, now_s)
         for other in displaced:
             self._take(other)
-        lines = self._models.setdefault(work.model, Lines())
+        lines = self._models.get(work.model)
+        if lines is None:
+            lines = self._models[work.model] = Lines()
         self._enter(work.model, lines)
         lines.add(work)
         self._works[work.number] = work
@@ -490,7 +496,7 @@ class Scheduler:
         self._total.add(work, -1)
 
     def _lines_of(self, model: str) -> Lines:
-        return self._models.get(model) or Lines()
+        return self._models.get(model, _NONE)
 
     def _room(self, model: str) -> float:
         """Rows × passes of a step of the model."""
