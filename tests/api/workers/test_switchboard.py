@@ -262,7 +262,7 @@ def test_a_bug_is_logged_where_it_is_and_ends_no_channel(caplog: pytest.LogCaptu
 def test_an_error_that_cannot_be_written_is_a_bug_and_keeps_nobody_waiting() -> None:
     async def run() -> None:
         async with ends() as both:
-            both.engine.unresolved = ModelNotReady("half of a character: \ud800")
+            both.engine.unresolved = ModelNotReady("no", expected={1: "not a string"})
             with pytest.raises(RuntimeError, match="TypeError"):
                 await ask(both)
 
