@@ -421,6 +421,13 @@ class ModelList(BaseModel):
     models: list[ModelInfo]
 
 
+class Example(BaseModel):
+    """Answer of `GET /models/{name}/example`."""
+
+    model: str
+    inputs: list[Any] = Field(description="[B, D...]: rows as POST /predict takes them")
+
+
 class Problem(BaseModel):
     """An error, RFC 9457."""
 

@@ -10,12 +10,10 @@ from typing import Any
 from service import __version__
 from service.api.scope import Service
 from service.api.security import all_tokens
+from service.registry.example import FILE as EXAMPLE
 from service.registry.loading import VARIABLE_DIMENSION
 from service.registry.manifest import InputSpec
 from service.registry.registry import Model, State
-
-EXAMPLE = "example.json"
-"""A model's folder may hold a request body of this name, to be shown as an example."""
 
 _LONGEST_INLINE = 120
 

@@ -12,6 +12,7 @@ from fastapi_offline import FastAPIOffline
 
 from service import __version__
 from service.api import (
+    documentation_pages,
     errors,
     evaluate,
     health,
@@ -140,12 +141,14 @@ def build_app(service: Service) -> Front:
         lifespan=lambda _: running(service),
         docs_url=None,
         redoc_url=None,
-        static_url=page.STATIC,
+        static_url=documentation_pages.STATIC,
         # A path with a slash too many names nothing.
         redirect_slashes=False,
     )
-    for module in (predict, evaluate, query, samples, label_studio, models, health, page):
+    for module in (predict, evaluate, query, samples, label_studio, models, health):
         app.include_router(module.router)
+    app.include_router(documentation_pages.router)
+    app.include_router(page.router)
     app.include_router(inference_protocol.router)
     errors.install(app)
     security.install(app, service.settings)

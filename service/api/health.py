@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.api.documentation import problems
@@ -92,9 +91,3 @@ async def metrics(request: Request) -> Response:
         stale = version.model is not None and version.model.uncalibrated is not None
         service.metrics.calibration_stale.labels(*labels).set(stale)
     return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
-
-
-@router.get("/", include_in_schema=False)
-async def front() -> RedirectResponse:
-    """People land on the documentation."""
-    return RedirectResponse("/docs")

@@ -11,10 +11,12 @@ from fastapi import APIRouter, Request
 
 from service.api.documentation import problems
 from service.api.scope import Service, number_or_label, served_by, service_of
+from service.registry.example import example_inputs
 from service.registry.loading import LoadedModel
 from service.registry.policy import CANARY, Serving
 from service.registry.registry import Model, Version
 from service.schemas import (
+    Example,
     InputInfo,
     ModelInfo,
     ModelList,
@@ -38,6 +40,16 @@ async def get_model(request: Request, name: str) -> ModelInfo:
     model = service_of(request).registry.model(name)
     served_by(request, model.name)
     return describe_model(model)
+
+
+@router.get("/models/{name}/example", responses=problems(404, 503))
+async def get_example(request: Request, name: str) -> Example:
+    """Rows that may be sent to a model: those of its folder's example.json."""
+    service = service_of(request)
+    model = service.registry.model(name)
+    served_by(request, model.name)
+    inputs = await asyncio.to_thread(example_inputs, service.settings.models, model.name)
+    return Example(model=model.name, inputs=inputs)
 
 
 @router.get("/models/{name}/versions/{version}", responses=problems(404))

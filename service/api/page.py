@@ -1,67 +1,86 @@
-"""`/docs` and `/redoc`: pages that say all they load, and load nothing from elsewhere."""
+"""`/`: the page to try, watch and label. What it shows comes by the API that everybody has.
+
+Its files hold nothing of the models and need no token, so that it can ask for one. They are read
+once, at the start; a path that is not among them names nothing.
+"""
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import re
+from pathlib import Path
+from typing import NamedTuple
 
-from fastapi import APIRouter
-from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
-from starlette.responses import HTMLResponse
+from fastapi import APIRouter, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
-STATIC = "/static-offline-docs"
-"""Where fastapi_offline serves the scripts."""
+ADDRESS = "/page/"
+"""Below which the page's files are served."""
 
-_FAVICON = f"{STATIC}/favicon.png"
+_FOLDER = Path(__file__).parent / "static"
+_INDEX = "index.html"
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
+}
 
 router = APIRouter(include_in_schema=False)
 
-_docs = get_swagger_ui_html(
-    openapi_url="/openapi.json",
-    title="Candor",
-    swagger_js_url=f"{STATIC}/swagger-ui-bundle.js",
-    swagger_css_url=f"{STATIC}/swagger-ui.css",
-    swagger_favicon_url=_FAVICON,
-)
-_redoc = get_redoc_html(
-    openapi_url="/openapi.json",
-    title="Candor",
-    redoc_js_url=f"{STATIC}/redoc.standalone.js",
-    redoc_favicon_url=_FAVICON,
-    with_google_fonts=False,
-)
+
+class _File(NamedTuple):
+    content: bytes
+    media_type: str
+    tag: str
 
 
-@router.get("/docs")
-async def docs() -> HTMLResponse:
-    """Swagger UI: every route, to try out."""
-    return _docs
+def _read(path: Path) -> _File:
+    content = path.read_bytes()
+    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    return _File(content, _TYPES[path.suffix], tag)
 
 
-@router.get("/redoc")
-async def redoc() -> HTMLResponse:
-    """ReDoc: every route, to read."""
-    return _redoc
+FILES = {
+    path.relative_to(_FOLDER).as_posix(): _read(path)
+    for path in sorted(_FOLDER.rglob("*"))
+    if path.suffix in _TYPES
+}
+"""By their names below `ADDRESS`."""
+
+POLICIES = {
+    "/": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+}
+"""The Content-Security-Policy: own files only, and no text ever becomes markup or code."""
 
 
-def _policy(page: HTMLResponse) -> str:
-    """Its Content-Security-Policy: the server's own scripts, and those in the page by their hashes.
-
-    Both pages style their elements one by one and draw their icons from data: addresses; ReDoc
-    searches in a worker that it makes itself.
-    """
-    inline = re.findall(rb"<script>(.*?)</script>", bytes(page.body), re.DOTALL)
-    hashes = "".join(
-        f" 'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'"
-        for script in inline
-    )
-    return (
-        f"default-src 'none'; script-src 'self'{hashes}; style-src 'self' 'unsafe-inline'; "
-        "img-src 'self' data:; font-src 'self'; connect-src 'self'; worker-src blob:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
+@router.get("/")
+async def index(request: Request) -> Response:
+    """The page."""
+    return _answer(request, _INDEX)
 
 
-POLICIES = {"/docs": _policy(_docs), "/redoc": _policy(_redoc)}
-"""The Content-Security-Policy of each page."""
+@router.get(ADDRESS + "{file}")
+async def file(request: Request, file: str) -> Response:
+    """A file of the page."""
+    return _answer(request, file)
+
+
+@router.get(ADDRESS + "{folder}/{file}")
+async def file_of_folder(request: Request, folder: str, file: str) -> Response:
+    """A file of one of the page's tabs."""
+    return _answer(request, f"{folder}/{file}")
+
+
+def _answer(request: Request, name: str) -> Response:
+    """The file, or nothing where the browser has it already."""
+    found = FILES.get(name)
+    if found is None:
+        raise HTTPException(404)
+    headers = {"ETag": found.tag}
+    if request.headers.get("If-None-Match") == found.tag:
+        return Response(status_code=304, headers=headers)
+    return Response(found.content, media_type=found.media_type, headers=headers)

@@ -127,6 +127,18 @@ def test_what_does_not_stand_in_the_table_needs_admin(guarded: Front) -> None:
     assert needed("GET", "/models/digits/load/more") == {"admin"}
 
 
+@pytest.mark.parametrize("path", ["/", "/page/shell.js", "/page/try/try.js"])
+def test_the_page_needs_no_token_and_may_load_its_own_files_alone(
+    guarded: Front, path: str
+) -> None:
+    answer = ask(guarded, "GET", path)
+    assert answer.status_code == 200
+    policy = answer.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe" not in policy
+    assert answer.headers["Cache-Control"] == ("no-store" if path == "/" else "no-cache")
+
+
 @pytest.mark.parametrize("path", ["/livez", "/readyz"])
 def test_health_needs_no_token(guarded: Front, path: str) -> None:
     assert ask(guarded, "GET", path).status_code in (200, 503)
@@ -141,6 +153,7 @@ def test_health_needs_no_token(guarded: Front, path: str) -> None:
         ("POST", "/query", {"predict", "token"}),
         ("GET", "/models", {"predict", "token"}),
         ("GET", "/models/digits/versions/1", {"predict", "token"}),
+        ("GET", "/models/digits/example", {"predict", "token"}),
         ("GET", "/metrics", {"predict", "metrics", "token"}),
         ("GET", "/samples", {"label", "token"}),
         ("POST", "/samples/7/label", {"label", "token"}),

@@ -274,11 +274,15 @@ def test_every_pixel_has_its_prediction(tasks: Server) -> None:
         assert 'candor_uncertainty_count{measure="variance",model="pixels_multilabel"} 2' in lines
 
 
-def test_the_front_door_leads_to_documentation_that_needs_no_other_host(shipped: Server) -> None:
-    page = httpx.get(shipped.url + "/", follow_redirects=True)
+def test_the_front_door_is_the_page_and_the_documentation_needs_no_other_host(
+    shipped: Server,
+) -> None:
+    page = shipped.get("/")
     assert page.status_code == 200
-    assert page.url.path == "/docs"
-    assert "https://" not in page.text
+    assert 'src="page/shell.js"' in page.text
+    documentation = shipped.get("/docs")
+    assert documentation.status_code == 200
+    assert "https://" not in documentation.text
     paths = shipped.get("/openapi.json").json()["paths"]
     assert {"/predict", "/eval", "/models", "/livez", "/readyz", "/metrics"} <= set(paths)
 

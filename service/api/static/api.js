@@ -1,0 +1,122 @@
+/**
+ * The server's API, the one that everybody has: JSON in and out, a token where there is one.
+ */
+
+/** An answer that says what is wrong: `application/problem+json`. */
+export class Problem extends Error {
+  /** @param {number} status @param {Record<string, any>} content */
+  constructor(status, content) {
+    super(content.detail || content.title || `The server answered ${status}.`);
+    this.status = status;
+    /** The request's field at fault. @type {string | undefined} */
+    this.field = content.field;
+    /** Seconds after which the same may succeed. @type {number | null} */
+    this.retryAfter = null;
+  }
+}
+
+/** The server could not be reached. */
+export class Unreachable extends Error {
+  constructor() {
+    super("The server cannot be reached.");
+  }
+}
+
+/**
+ * @typedef {object} Options
+ * @property {AbortSignal} [signal]
+ * @property {Record<string, string>} [headers]
+ */
+
+export class Api {
+  /**
+   * @param {import("./token.js").TokenKeeper} token
+   * @param {import("./connection.js").Connection} connection
+   */
+  constructor(token, connection) {
+    this._token = token;
+    this._connection = connection;
+  }
+
+  /** Whether requests carry a token. */
+  get hasToken() {
+    return this._token.value !== null;
+  }
+
+  /** The address of a path, for others to use. @param {string} path */
+  address(path) {
+    return new URL(path.replace(/^\//, ""), document.baseURI.split("#")[0]).href;
+  }
+
+  /** @param {string} path @param {Options} [options] @returns {Promise<any>} */
+  async get(path, options) {
+    return (await this.ask("GET", path, undefined, options)).json();
+  }
+
+  /** @param {string} path @param {unknown} body @param {Options} [options] @returns {Promise<any>} */
+  async post(path, body, options) {
+    return (await this.ask("POST", path, body, options)).json();
+  }
+
+  /**
+   * A request and its answer; where a token is needed the visitor is asked for it first.
+   *
+   * @param {string} method
+   * @param {string} path
+   * @param {unknown} [body] sent as JSON.
+   * @param {Options} [options]
+   * @returns {Promise<Response>}
+   * @throws {Problem} @throws {Unreachable}
+   */
+  async ask(method, path, body, options = {}) {
+    for (;;) {
+      const used = this._token.value;
+      const answer = await this._send(method, path, body, options, used);
+      if (answer.ok) return answer;
+      if (answer.status === 401) {
+        await this._token.ask(used);
+        continue;
+      }
+      throw await problemOf(answer);
+    }
+  }
+
+  /**
+   * @param {string} method @param {string} path @param {unknown} body @param {Options} options
+   * @param {string | null} token
+   */
+  async _send(method, path, body, options, token) {
+    /** @type {Record<string, string>} */
+    const headers = { ...options.headers };
+    if (token !== null) headers.Authorization = `Bearer ${token}`;
+    if (body !== undefined) headers["Content-Type"] = "application/json";
+    try {
+      const answer = await fetch(this.address(path), {
+        method,
+        headers,
+        body: body === undefined ? undefined : JSON.stringify(body),
+        signal: options.signal,
+      });
+      this._connection.works();
+      return answer;
+    } catch (error) {
+      if (options.signal?.aborted) throw error;
+      this._connection.fails();
+      throw new Unreachable();
+    }
+  }
+}
+
+/** @param {Response} answer @returns {Promise<Problem>} */
+async function problemOf(answer) {
+  let content = {};
+  try {
+    content = await answer.json();
+  } catch {
+    // Not the server's own words: the status has to do.
+  }
+  const problem = new Problem(answer.status, content);
+  const after = Number(answer.headers.get("Retry-After"));
+  problem.retryAfter = after > 0 ? after : null;
+  return problem;
+}
