@@ -172,7 +172,8 @@ def test_sixty_updates_a_second_do_not_queue_up(page: Page, shipped: Server) -> 
           const seen = document.querySelector(".seen");
           const { data } = seen.getContext("2d").getImageData(0, 0, 8, 8);
           const value = (y, x) => Math.round(data[4 * (8 * y + x)] * 16 / 255);
-          return [Array.from({length: 8}, (_, y) => Array.from({length: 8}, (_, x) => value(y, x)))];
+          const eight = (of) => Array.from({length: 8}, (_, k) => of(k));
+          return [eight((y) => eight((x) => value(y, x)))];
         }"""
     )
 

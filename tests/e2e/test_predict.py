@@ -29,7 +29,15 @@ CO2: dict[str, Any] = {"model": "co2", "inputs": [[1975.5], [2000.5], [2030.5]]}
 def test_an_answer_has_the_contracts_fields_in_shape(shipped: Server) -> None:
     answer = shipped.post("/predict", DIGITS).json()
     rows, classes = len(DIGITS["inputs"]), 10
-    assert list(answer) == ["model", "version", "task", "passes", "seed", *DEFAULT_FIELDS]
+    assert list(answer) == [
+        "model",
+        "version",
+        "task",
+        "passes",
+        "seed",
+        "calibration",
+        *DEFAULT_FIELDS,
+    ]
     assert (answer["model"], answer["version"], answer["task"]) == ("digits", 1, "classification")
     assert (answer["passes"], answer["seed"]) == (50, 0)
     for name in ("mean", "std", "standard_error"):
@@ -37,7 +45,10 @@ def test_an_answer_has_the_contracts_fields_in_shape(shipped: Server) -> None:
     for name in ("predictive_entropy", "expected_entropy", "mutual_information", "variance"):
         assert np.shape(answer[name]) == (rows,)
     assert answer["label"] == ["2", "0"]
-    for name in ("aleatoric_std", "epistemic_std", "ood", "prediction_set", "interval"):
+    assert answer["calibration"] == "applied"
+    assert answer["ood"]["flagged"] == [False, False]
+    assert answer["prediction_set"] == [["2"], ["0"]]
+    for name in ("aleatoric_std", "epistemic_std", "interval"):
         assert answer[name] is None
 
 

@@ -18,10 +18,8 @@ def folder(root: Path, content: str | None = None) -> Path:
 
 
 def test_its_rows_are_those_of_the_body(tmp_path: Path) -> None:
-    assert example_inputs(folder(tmp_path, '{"model": "x", "inputs": [[1], [2]]}'), "m") == [
-        [1],
-        [2],
-    ]
+    root = folder(tmp_path, '{"model": "x", "inputs": [[1], [2]]}')
+    assert example_inputs(root, "m") == [[1], [2]]
 
 
 def test_a_model_may_have_none(tmp_path: Path) -> None:
