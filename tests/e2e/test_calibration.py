@@ -18,10 +18,11 @@ from tests.e2e.test_cli import candor
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the shipped digits and co2, and held-out rows of both beside it."""
+    """The shipped digits and co2, both uncalibrated, and held-out rows of both beside them."""
     root = tmp_path_factory.mktemp("calibrated")
     for name in ("digits", "co2"):
         shutil.copytree(SHIPPED / name, root / "models" / name)
+        (root / "models" / name / "1" / "calibration.json").unlink(missing_ok=True)
         x, y = held_out(name)
         np.savez(root / f"{name}.npz", x=x, y=y)
     noise = np.random.default_rng(0).uniform(0, 16, (200, 1, 8, 8)).astype(np.float32)
