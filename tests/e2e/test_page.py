@@ -45,6 +45,18 @@ def browser() -> Iterator[Browser]:
         yield opened
 
 
+@pytest.fixture(scope="module")
+def strange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Models with markup in their labels, with several numbers, and with inputs of no easy kind."""
+    root = tmp_path_factory.mktemp("strange")
+    marked = f"labels = {json.dumps([MARKUP, 'b', 'c'])}\ndescription = {json.dumps(MARKUP)}"
+    write_model(root, "marked", more=marked)
+    write_model(root, "numbers", task="regression")
+    write_model(root, "places", shape="[2, 2, 4]")
+    with serving(root) as server:
+        yield server
+
+
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     with visiting(browser) as opened:
@@ -196,14 +208,15 @@ def test_it_fits_a_telephone_and_goes_without_a_mouse(browser: Browser, shipped:
             page.reload()
             expect(page.locator(".answer .headline")).to_be_visible()
             assert page.evaluate("document.documentElement.scrollWidth") == 375
+            if model == "digits":
+                # The answer is further down: in short it stands beside the drawing.
+                expect(page.locator(".now")).to_contain_text("3: Sure: little doubt")
         page.keyboard.press("Tab")
         page.keyboard.press("Enter")
         assert page.evaluate("document.activeElement.id") == "main"
 
 
-def test_markup_in_names_and_labels_stays_text(page: Page, tmp_path: Path) -> None:
-    labels = json.dumps([MARKUP, "b", "c"])
-    write_model(tmp_path, "odd", more=f"labels = {labels}\ndescription = {json.dumps(MARKUP)}")
+def test_markup_in_names_and_labels_stays_text(page: Page, strange: Server) -> None:
     hostile = {"name": MARKUP, "task": "classification", "description": MARKUP, "labels": [MARKUP]}
 
     def more(route: Route) -> None:
@@ -211,14 +224,25 @@ def test_markup_in_names_and_labels_stays_text(page: Page, tmp_path: Path) -> No
         route.fulfill(json={"models": [*models, {**models[0], **hostile}]})
 
     page.route("**/models", more)
-    with serving(tmp_path) as server:
-        page.goto(server.url + "/#try/odd")
-        expect(answer(page).locator("tbody th").first).to_have_text(MARKUP)
-        expect(page.locator(".chooser")).to_contain_text(MARKUP)
-        page.get_by_label("Model", exact=True).select_option(MARKUP)
-        expect(page.get_by_role("alert")).to_contain_text("cannot be the name of a model")
-        assert page.evaluate("window.struck") is None
-        assert page.locator("img, main script").count() == 0
+    page.goto(strange.url + "/#try/marked")
+    expect(answer(page).locator("tbody th").first).to_have_text(MARKUP)
+    expect(page.locator(".chooser")).to_contain_text(MARKUP)
+    page.get_by_label("Model", exact=True).select_option(MARKUP)
+    expect(page.get_by_role("alert")).to_contain_text("cannot be the name of a model")
+    assert page.evaluate("window.struck") is None
+    assert page.locator("img, main script").count() == 0
+
+
+def test_several_numbers_and_inputs_of_any_shape(page: Page, strange: Server) -> None:
+    page.goto(strange.url + "/#try/numbers")
+    expect(answer(page).locator("tbody tr")).to_have_count(3)
+    expect(answer(page)).to_contain_text("In the data (aleatoric): not known to this version")
+    page.get_by_label("Model", exact=True).select_option("places")
+    expect(answer(page)).to_contain_text("answers for every place of its input")
+    page.get_by_label("One input, 2 × 2 × 4, as JSON").fill("[[1")
+    expect(answer(page)).to_contain_text("This is not JSON")
+    page.get_by_label("One input, 2 × 2 × 4, as JSON").fill("[[1, 2]]")
+    expect(page.get_by_role("alert")).to_contain_text("inputs: ")
 
 
 def test_a_token_is_asked_for_once(page: Page, tmp_path: Path) -> None:

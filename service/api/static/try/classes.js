@@ -19,7 +19,7 @@ const UNSURE = 0.35;
  * @param {any} plain of POST /eval.
  * @param {any} version
  * @param {number} width of the answer, in pixels.
- * @returns {{node: Node[], said: string}}
+ * @returns {{node: Node[], said: string, share: number}} `share`: of the most doubt.
  */
 export function classAnswer(model, answer, plain, version, width) {
   const lines = linesOf(model, answer, plain);
@@ -33,12 +33,13 @@ export function classAnswer(model, answer, plain, version, width) {
   const passes = answer.samples.length;
   const against = Math.round(answer.variation_ratio[0] * passes);
   return {
+    share: total / most,
     said: `${label || "no label"}: ${words}.${flagged === null ? "" : flagged ? " Flagged." : " Not flagged."}`,
     node: [
       element(
         "div",
         { class: "headline" },
-        element("output", { class: "label", "aria-label": "Label" }, label || "none"),
+        element("output", { class: "label", "aria-label": "Label", "aria-live": "off" }, label || "none"),
         element(
           "div",
           {},

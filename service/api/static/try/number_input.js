@@ -79,5 +79,6 @@ export function numberInput(_model, examples, changed) {
     range,
     moveTo,
     empty: "The input needs a number.",
+    hint: "Move the point away from what the model learned from, and see the doubt grow.",
   };
 }

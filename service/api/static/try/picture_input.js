@@ -78,10 +78,15 @@ export function pictureInput(model, examples, changed) {
     });
   }
 
+  // Where the answer is below, out of sight. It is read out from there.
+  const now = element("span", {});
+  const level = element("div", { class: "level" });
+
   const node = element(
     "div",
     { class: "drawing" },
     element("p", { id: "drawing-how", class: "quiet small" }, "Draw with mouse, pen or finger, or choose below."),
+    element("div", { class: "now small", "aria-hidden": "true" }, now, element("div", { class: "bar" }, level)),
     surface,
     element(
       "div",
@@ -137,6 +142,11 @@ export function pictureInput(model, examples, changed) {
       return model.input.shape.length === 3 ? [rows] : rows;
     },
     empty: "Nothing is drawn yet.",
+    hint: "Draw over the three, then scribble, and see the doubt grow.",
+    tell(said, share) {
+      now.textContent = said;
+      level.style.width = `${(100 * share).toFixed(1)}%`;
+    },
   };
 }
 

@@ -16,6 +16,8 @@ export function rawInput(model, examples, changed) {
   text.value = JSON.stringify(start);
   const shape = model.input.shape.map((/** @type {number} */ side) => (side === -1 ? "any" : side)).join(" × ");
   return {
+    empty: "This is not JSON.",
+    hint: "Change the input, and see where the doubt is.",
     node: element(
       "div",
       {},
@@ -34,7 +36,6 @@ export function rawInput(model, examples, changed) {
         return null;
       }
     },
-    empty: "This is not JSON.",
   };
 }
 

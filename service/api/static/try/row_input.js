@@ -47,6 +47,7 @@ export function rowInput(model, examples, changed) {
       return values.every(Number.isFinite) ? values : null;
     },
     empty: "Every field needs a number.",
+    hint: "Change a number, or go from one example to the other, and see where the doubt is.",
   };
 }
 

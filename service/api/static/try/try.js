@@ -5,6 +5,9 @@
  * @property {HTMLElement} node
  * @property {() => any} row [D...] as it stands now; null where there is none.
  * @property {string} empty what to say then.
+ * @property {string} hint what there is to see.
+ * @property {(said: string, share: number) => void} [tell] the answer in short, beside the input,
+ *   with its doubt as a share of the most that there can be.
  * @property {() => (number[] | null)} [range] over which a curve is drawn.
  * @property {(value: number) => void} [moveTo] the point of the curve was moved.
  */
@@ -44,6 +47,7 @@ export function mount(container, context) {
   const body = element("div", {});
   const select = element("select", { id: "model", onchange: () => choose(select.value) });
   const about = element("span", { class: "quiet" });
+  const hint = element("span", { class: "quiet" });
   /** @type {any[]} */
   let models = [];
   let chosen = "";
@@ -55,7 +59,7 @@ export function mount(container, context) {
       "p",
       { class: "lead" },
       "Candor asks a network the same thing many times, each time with other parts of it switched off. Where the answers agree, it is sure; where they scatter, it is in doubt. ",
-      element("span", { class: "quiet" }, "Draw over the three, then scribble, and see the doubt grow."),
+      hint,
     ),
     element("div", { class: "fields chooser" }, element("label", { for: "model" }, "Model"), select, about),
     body,
@@ -113,7 +117,7 @@ export function mount(container, context) {
     }
     if (chosen !== name) return;
     context.moveTo(name);
-    close = view(body, context, model, examples);
+    close = view(body, hint, context, model, examples);
   }
 
   replace(body, element("p", { class: "quiet" }, "Loading the models…"));
@@ -129,11 +133,12 @@ export function mount(container, context) {
 /**
  * One model: what it is given, and what it answers.
  *
- * @param {HTMLElement} body @param {import("../tabs.js").Context} context @param {any} model
+ * @param {HTMLElement} body @param {HTMLElement} hint @param {import("../tabs.js").Context} context
+ * @param {any} model
  * @param {any[]} examples
  * @returns {() => void} closes it.
  */
-function view(body, context, model, examples) {
+function view(body, hint, context, model, examples) {
   const { api, announce } = context;
   const gone = new AbortController();
   const options = { signal: gone.signal };
@@ -148,6 +153,7 @@ function view(body, context, model, examples) {
   const update = newestWins(ask);
   const input = INPUTS[kindOf(model)](model, examples, update);
   const plan = planPanel(model, update);
+  hint.textContent = input.hint;
   const answers = element("section", { class: "card answer", "aria-label": "Answer", "aria-busy": "true" }, element("p", { class: "quiet" }, "Asking…"));
   const snippets = snippetPanel(announce);
   replace(
@@ -167,6 +173,7 @@ function view(body, context, model, examples) {
     const row = input.row();
     if (row === null) {
       replace(answers, element("p", { class: "quiet" }, input.empty));
+      input.tell?.(input.empty, 0);
       return;
     }
     const { passes, seed } = plan.value();
@@ -212,6 +219,7 @@ function view(body, context, model, examples) {
     const found = (hasClasses(model) ? classAnswer : valueAnswer)(model, answer, plain, version, width);
     const point = { x: row[0], mean: answer.mean[0][0], passes: answer.samples.map((/** @type {number[][]} */ pass) => pass[0][0]) };
     replace(answers, course && curve(course, point, width, (x) => input.moveTo?.(x)), found.node);
+    input.tell?.(found.said, found.share);
     clearTimeout(timer);
     timer = setTimeout(() => announce(found.said), QUIET_MS);
   }

@@ -17,7 +17,7 @@ const MARGIN = 0.25;
  * @param {any} plain of POST /eval.
  * @param {any} version
  * @param {number} width of the answer, in pixels.
- * @returns {{node: Node[], said: string}}
+ * @returns {{node: Node[], said: string, share: number}} there is no most of a number's doubt.
  */
 export function valueAnswer(model, answer, plain, version, width) {
   const mean = answer.mean[0];
@@ -28,11 +28,12 @@ export function valueAnswer(model, answer, plain, version, width) {
   const said = `${write(mean[0])} ± ${rounded(epistemic[0], 2)}`;
   return {
     said,
+    share: NaN,
     node: [
       element(
         "div",
         { class: "headline" },
-        element("output", { class: "label", "aria-label": "Mean and standard deviation" }, said),
+        element("output", { class: "label", "aria-label": "Mean and standard deviation", "aria-live": "off" }, said),
         element(
           "div",
           {},
