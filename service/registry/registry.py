@@ -292,9 +292,8 @@ class Registry:
         """
         model = self.model(self._default_name() if name is None else name)
         if number is None:
-            number = model.default_version
-            if key is not None:
-                number = model.serving.pick(model.ready, model.name, key)
+            ready, serving = model.ready, model.serving
+            number = serving.default(ready) if key is None else serving.pick(ready, model.name, key)
             if number is None:
                 raise self._not_ready(model)
         # Of this model: another may have taken its place meanwhile, with other versions.
