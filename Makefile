@@ -15,6 +15,7 @@
 #   make train    train the shipped models again, from their seeds
 #   make quality  their held-out quality, as in models/README.md
 #   make evaluate DATA=dir  published results on public data, reproduced: benchmarks/evaluation/README.md
+#   make screenshots  the pictures of the page in the README; needs Chromium
 #   make active-learning DATA=dir  learning curves on MNIST of what chooses the labels, in the README
 #
 # Without a GPU, a much smaller PyTorch:
@@ -39,7 +40,7 @@ CLIENTS := .venv-clients
 CLIENT_kserve := kserve==0.21.0
 CLIENT_perf_analyzer := perf-analyzer==2.60.0
 
-.PHONY: serve test lint audit format bench bench-peers clients perf-analyzer kill-store soak fuzz reload-loop check-gpu train quality needs-data evaluate active-learning clean
+.PHONY: serve test lint audit format bench bench-peers clients perf-analyzer kill-store soak fuzz reload-loop check-gpu train quality needs-data evaluate active-learning screenshots clean
 
 serve: $(VENV)/.installed
 	@$(VENV)/bin/candor serve
@@ -114,6 +115,9 @@ evaluate: needs-data $(VENV)/.installed-dev
 active-learning: needs-data $(VENV)/.installed-dev
 	$(VENV)/bin/python -m benchmarks.active_learning --data "$(DATA)" --output benchmarks/results/active_learning.json
 	$(VENV)/bin/python -m benchmarks.render
+
+screenshots: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m tests.e2e.screenshots
 
 clean:
 	rm -rf $(VENV) $(PEERS) $(CLIENTS) .venv-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis
