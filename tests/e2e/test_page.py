@@ -20,6 +20,10 @@ THREE = [
     (0.30, 0.20), (0.42, 0.12), (0.58, 0.12), (0.68, 0.22), (0.66, 0.36), (0.46, 0.48),
     (0.62, 0.53), (0.70, 0.65), (0.66, 0.80), (0.52, 0.88), (0.36, 0.87), (0.28, 0.80),
 ]  # fmt: skip
+SCRIBBLE = [
+    (0.15, 0.54), (0.61, 0.90), (0.12, 0.46), (0.66, 0.57), (0.24, 0.20), (0.77, 0.84),
+    (0.18, 0.46), (0.66, 0.63), (0.20, 0.74), (0.64, 0.11), (0.17, 0.22), (0.74, 0.26),
+]  # fmt: skip
 MARKUP = '<img src=x onerror="window.struck=1"><script>window.struck=1</script>'
 AGED = """
 window.open_ = 0; window.most = 0; window.asked = [];
@@ -99,9 +103,15 @@ def test_a_drawn_three_is_a_three_without_doubt(page: Page, shipped: Server) -> 
 
 def test_a_scribble_is_doubted_and_flagged(page: Page, shipped: Server) -> None:
     page.goto(shipped.url)
-    page.get_by_role("button", name="A scribble").click()
+    expect(answer(page)).to_contain_text("Not flagged")
+    # The first stroke takes the place of the three that is shown.
+    draw(page, SCRIBBLE)
     expect(answer(page)).to_contain_text("Flagged: unlike what it knows")
     expect(answer(page)).to_contain_text("Unsure: much doubt")
+    page.get_by_role("button", name="A three").click()
+    expect(answer(page)).to_contain_text("Not flagged")
+    page.get_by_role("button", name="A scribble").click()
+    expect(answer(page)).to_contain_text("Flagged: unlike what it knows")
     page.get_by_role("button", name="Example 2").click()
     expect(page.get_by_label("Label", exact=True)).to_have_text("0")
     page.get_by_label("Passes (T)").press("ArrowRight")
