@@ -49,12 +49,14 @@ def engine_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
 def _where(result: dict[str, Any]) -> str:
     machine, versions = result["machine"], result["versions"]
-    return (
-        f"{machine['processor']}, {machine['torch_threads']} threads, torch {versions['torch']}, "
-        f"{result['date'][:10]}"
-    )
+    threads = _counted(machine["torch_threads"], "thread")
+    return f"{machine['processor']}, {threads}, torch {versions['torch']}, {result['date'][:10]}"
 
 
 def engine_section(result: dict[str, Any]) -> str:
@@ -131,7 +133,7 @@ def soak_section(result: dict[str, Any]) -> str:
     reloads = result["reloads"]
     seen = {"right": 0, "wrong": 0, "lost": 0, "refused": 0, "left": 0, **result["outcomes"]}
     lines = [
-        f"Seen on {_where(result)}, {result['seconds'] / 60:,.0f} minutes at "
+        f"Seen on {_where(result)}, {_counted(round(result['seconds'] / 60), 'minute')} at "
         f"{result['requests_per_s']:,.0f} requests a second, the load generator taking",
         f"{result['generator_share']:.0%} of a core: {result['sent']:,} requests, of which "
         f"{seen['right']:,} were answered with the right numbers,",
