@@ -52,8 +52,9 @@ class Tally:
         """One request's outcome."""
         self.outcomes[outcome] += 1
         self.kinds[f"{kind}: {outcome}"] += 1
-        if example and len(self.examples) < _EXAMPLES:
-            self.examples.append(f"{kind}: {example}")
+        # Of each outcome some: a few wrong answers are not to drown in refusals.
+        if example and self.outcomes[outcome] <= _EXAMPLES:
+            self.examples.append(f"{outcome}, {kind}: {example}")
 
 
 class Traffic:
