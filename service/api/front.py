@@ -27,7 +27,7 @@ from service.api.inference_protocol.infer import PATH, ROUTE
 from service.api.limits import BodyBudget
 from service.api.origins import Origins, answer_preflight
 from service.api.scope import Desk
-from service.api.security import Guard
+from service.api.security import ACCESS, Guard
 from service.errors import CandorError
 
 if TYPE_CHECKING:
@@ -119,7 +119,9 @@ class Front:
         finally:
             self._bodies.give_back(body_bytes)
             if endpoint is None:
-                route = getattr(scope.get("route"), "path", "other")
+                # What was refused before it was routed is of the route that it asked for.
+                unrouted = scope["path"] if scope["path"] in ACCESS else "other"
+                route = getattr(scope.get("route"), "path", unrouted)
             elapsed_s = time.perf_counter() - started_s
             self._desk.tally.answered(state.get("model", ""), route, code, elapsed_s)
             logs.access(scope["method"], scope["path"], route, code, elapsed_s)

@@ -240,3 +240,20 @@ def test_what_comes_as_the_body_of_a_get_is_thrown_away_and_counts_nowhere(
     service.runner.close()
     service.store.close()
     assert answered.is_set()
+
+
+def test_what_is_refused_before_it_is_routed_is_counted_of_its_route(tmp_path: Path) -> None:
+    settings = {"models": tmp_path, "max_body_bytes": LIMIT_BYTES}
+    service = build_service(load_settings(settings, environment={}))
+    app = build_app(service)
+
+    async def ask(path: str) -> int:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return (await client.post(path, content=b" " * 2 * LIMIT_BYTES)).status_code
+
+    assert [asyncio.run(ask(path)) for path in ("/query", "/nowhere")] == [413, 413]
+    service.runner.close()
+    text = service.metrics.render().decode()
+    for endpoint in ("/query", "other"):
+        assert f'candor_requests_total{{code="413",endpoint="{endpoint}",model=""}} 1.0' in text
