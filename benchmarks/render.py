@@ -111,6 +111,42 @@ def service_section(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def overload_section(result: dict[str, Any]) -> str:
+    """The README's section about more load than can be served."""
+    machine = result["machine"]
+    lines = [
+        f"Seen on {_where(result)}, with a load average of {machine['load_average'][0]:.0f} on",
+        f"{machine['cpus']} processors: requests arrive at random, whether earlier ones were",
+        f"answered or not, each with a deadline of {result['cases'][0]['deadline_s']:g} s.",
+        "",
+        "| request | sustainable a second | load | in time a second | refused | late "
+        "| median ms, 99th |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for case in result["cases"]:
+        for run in case["runs"]:
+            cells = [
+                case["case"],
+                f"{case['sustainable_per_s']:,.0f}",
+                f"{run['times']:g}×",
+                f"{run['goodput_per_s']:,.0f}",
+                f"{run['refused']:.1%}",
+                f"{run['late']:.1%}",
+                f"{1e3 * run['p50_s']:,.0f}, {1e3 * run['p99_s']:,.0f}",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    for case in result["cases"]:
+        told = case["retry_after"]
+        lines += [
+            "",
+            f"{case['case']}: at five times the load {case['goodput_at_5']:.0%} of the best",
+            f"goodput. Of a burst, {told['as_told_served']:.0%} of the clients that came back when",
+            f"they were told, up to three times, were served, and {told['fixed_served']:.0%} of",
+            "those that came back after a quarter of a second.",
+        ]
+    return "\n".join(lines)
+
+
 def pools_section(result: dict[str, Any]) -> str:
     """The README's section about large pools."""
     batch, scoring = result["batch_bald"], result["scoring"]
@@ -154,6 +190,7 @@ def soak_section(result: dict[str, Any]) -> str:
 SECTIONS = {
     "engine": engine_section,
     "service": service_section,
+    "overload": overload_section,
     "pools": pools_section,
     "soak": soak_section,
     "active_learning": active_learning.section,
