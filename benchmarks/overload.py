@@ -46,6 +46,7 @@ _TRIES = 3
 _IMPATIENT_S = 0.25
 _BURST_S = 5.0
 _ANSWERED = 200
+_NO_ANSWER = 0
 _REFUSED = (429, 503)
 
 
@@ -118,7 +119,8 @@ class _Connection(asyncio.Protocol):
         if len(body) < int(_header(head, b"content-length") or 0):
             return
         answer, self._answer = self._answer, None
-        answer.set_result((int(head[9:12]), float(_header(head, b"retry-after") or 0.0)))
+        if not answer.done():
+            answer.set_result((int(head[9:12]), float(_header(head, b"retry-after") or 0.0)))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
@@ -145,15 +147,23 @@ class _Pool:
     async def ask(self, request: bytes, due_s: float) -> Answer:
         """Send a request that was due at a time of the loop's clock."""
         loop = asyncio.get_running_loop()
-        while self._idle and self._idle[-1].closed:
-            self._idle.pop()
-        if self._idle:
-            connection = self._idle.pop()
-        else:
-            _, connection = await loop.create_connection(_Connection, "127.0.0.1", self._port)
-        status, retry_after_s = await connection.ask(request)
-        self._idle.append(connection)
-        return Answer(status, loop.time() - due_s, retry_after_s)
+        while True:
+            while self._idle and self._idle[-1].closed:
+                self._idle.pop()
+            kept = bool(self._idle)
+            if kept:
+                connection = self._idle.pop()
+            else:
+                _, connection = await loop.create_connection(_Connection, "127.0.0.1", self._port)
+            try:
+                status, retry_after_s = await connection.ask(request)
+            except ConnectionError:
+                # The server may close a connection that was idle just when it is used again.
+                if kept:
+                    continue
+                return Answer(_NO_ANSWER, loop.time() - due_s, 0.0)
+            self._idle.append(connection)
+            return Answer(status, loop.time() - due_s, retry_after_s)
 
     def close(self) -> None:
         for connection in self._idle:
