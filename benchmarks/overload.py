@@ -42,6 +42,7 @@ from benchmarks.servers import candor
 TIMES = (0.5, 1.0, 2.0, 5.0)
 DEADLINE_S = 1.0
 _CONNECTIONS = 32
+_MOST_CONNECTIONS = 512
 _TRIES = 3
 _IMPATIENT_S = 0.25
 _BURST_S = 5.0
@@ -138,14 +139,19 @@ def _header(head: bytes, name: bytes) -> bytes | None:
 
 
 class _Pool:
-    """Connections that are kept; as many as are needed at a time."""
+    """Connections that are kept; as many as are needed at a time, up to a limit."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._idle: list[_Connection] = []
+        self._free = asyncio.Semaphore(_MOST_CONNECTIONS)
 
     async def ask(self, request: bytes, due_s: float) -> Answer:
         """Send a request that was due at a time of the loop's clock."""
+        async with self._free:
+            return await self._ask(request, due_s)
+
+    async def _ask(self, request: bytes, due_s: float) -> Answer:
         loop = asyncio.get_running_loop()
         while True:
             while self._idle and self._idle[-1].closed:
