@@ -121,7 +121,7 @@ class Front:
             if endpoint is None:
                 # What was refused before it was routed is of the route that it asked for.
                 unrouted = scope["path"] if scope["path"] in ACCESS else "other"
-                route = getattr(scope.get("route"), "path", unrouted)
+                route = str(getattr(scope.get("route"), "path", unrouted))
             elapsed_s = time.perf_counter() - started_s
             self._desk.tally.answered(state.get("model", ""), route, code, elapsed_s)
             logs.access(scope["method"], scope["path"], route, code, elapsed_s)
