@@ -89,17 +89,17 @@ def conform(array: NDArray[Any], spec: InputSpec, field: str = _FIELD) -> NDArra
             received=str(array.dtype),
         )
     if array.dtype.kind == "f":
-        _refuse(field, ~np.isfinite(array), array, "a finite number")
-        _refuse(field, array != np.floor(array), array, f"a whole number ({spec.dtype})")
+        refuse_where(field, ~np.isfinite(array), array, "a finite number")
+        refuse_where(field, array != np.floor(array), array, f"a whole number ({spec.dtype})")
     if wanted.kind in "iu" and array.dtype.kind in "iuf":
         limits = np.iinfo(wanted)
         # As a float the largest int64 is 2^63, one too many; one more than the largest is exact.
         beyond = (array < limits.min) | (
             array >= float(limits.max) + 1 if array.dtype.kind == "f" else array > limits.max
         )
-        _refuse(field, beyond, array, f"{limits.min} to {limits.max} ({spec.dtype})")
+        refuse_where(field, beyond, array, f"{limits.min} to {limits.max} ({spec.dtype})")
     if wanted.kind == "b" and array.dtype.kind != "b":
-        _refuse(field, (array != 0) & (array != 1), array, "true or false")
+        refuse_where(field, (array != 0) & (array != 1), array, "true or false")
     return np.ascontiguousarray(array, dtype=wanted)
 
 
@@ -109,8 +109,8 @@ def _as_float(array: NDArray[Any], wanted: np.dtype[Any], field: str) -> NDArray
         cast = np.ascontiguousarray(array, dtype=wanted)
     if not np.isfinite(cast).all():
         if array.dtype.kind == "f":
-            _refuse(field, ~np.isfinite(array), array, "a finite number")
-        _refuse(field, ~np.isfinite(cast), array, f"a number that fits {wanted.name}")
+            refuse_where(field, ~np.isfinite(array), array, "a finite number")
+        refuse_where(field, ~np.isfinite(cast), array, f"a number that fits {wanted.name}")
     return cast
 
 
@@ -134,7 +134,8 @@ def _check_shape(shape: tuple[int, ...], spec: InputSpec, field: str) -> None:
     )
 
 
-def _refuse(field: str, bad: NDArray[np.bool_], array: NDArray[Any], expected: str) -> None:
+def refuse_where(field: str, bad: NDArray[np.bool_], array: NDArray[Any], expected: str) -> None:
+    """Raises InvalidInput naming the first of the bad elements, where there are any."""
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])
         value = array[first].item()

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import InvalidInput, MalformedBody
-from service.registry.inputs import DEEPEST, array_of_numbers
+from service.errors import MalformedBody
+from service.registry.inputs import DEEPEST, array_of_numbers, refuse_where
 
 BYTES, BF16 = "BYTES", "BF16"
 
@@ -217,16 +217,7 @@ def _cast(array: NDArray[Any], datatype: str, name: str) -> NDArray[Any]:
         lost = ~np.isfinite(array) | (cast.astype(array.dtype) != array) | _beyond(array, dtype)
     else:
         lost = _beyond(array, dtype)
-    if lost.any():
-        first = tuple(np.argwhere(lost)[0].tolist())
-        value = array[first].item()
-        place = "".join(f"[{index}]" for index in first)
-        raise InvalidInput(
-            f"`{name}{place}` is {value}; expected a number that {datatype} holds",
-            field=f"{name}{place}",
-            expected=datatype,
-            received=str(value) if isinstance(value, float) and value - value != 0 else value,
-        )
+    refuse_where(name, lost, array, f"a number that {datatype} holds")
     return cast
 
 
