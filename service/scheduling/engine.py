@@ -91,10 +91,13 @@ class EngineThread:
     def busy_s(self) -> float:
         """Seconds since the current chunk began; 0 where there is none."""
         try:
-            chunk_s = self._turns[0].chunk_s
+            turn = self._turns[0]
         except IndexError:
             return 0.0
-        return 0.0 if chunk_s is None else time.monotonic() - chunk_s
+        # A turn that was told of is over, though its thread may not have come to note it.
+        if turn.chunk_s is None or turn.delivered:
+            return 0.0
+        return time.monotonic() - turn.chunk_s
 
     def revive(self) -> bool:
         """Start another thread if this one has ended without being told to; whether it had."""
