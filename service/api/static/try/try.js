@@ -1,42 +1,22 @@
 /**
  * Try: choose a model, give it something, see its answer and its doubt.
- *
- * @typedef {object} Input a way of giving a model one row by hand.
- * @property {HTMLElement} node
- * @property {() => any} row [D...] as it stands now; null where there is none.
- * @property {string} empty what to say then.
- * @property {string} hint what there is to see.
- * @property {(said: string, share: number) => void} [tell] the answer in short, beside the input,
- *   with its doubt as a share of the most that there can be.
- * @property {() => (number[] | null)} [range] over which a curve is drawn.
- * @property {(value: number) => void} [moveTo] the point of the curve was moved.
  */
 
-import { Problem, Unreachable } from "../api.js";
+import { Problem } from "../api.js";
+import { FIELDS, answerAsText, answerOf, widthOf } from "../answers/answers.js";
 import { element, replace } from "../element.js";
-import { classAnswer } from "./classes.js";
+import { failed } from "../failure.js";
+import { examplesOf } from "../inputs/examples.js";
+import { inputOf } from "../inputs/inputs.js";
+import { planPanel } from "../inputs/plan.js";
+import { defaultVersion, kindOf } from "../kinds.js";
+import { newestWins } from "../latest.js";
 import { courseOf, curve, grid } from "./curve.js";
-import { defaultVersion, hasClasses, kindOf } from "./kinds.js";
-import { newestWins } from "./latest.js";
-import { numberInput } from "./number_input.js";
-import { pictureInput } from "./picture_input.js";
-import { planPanel } from "./plan.js";
-import { rawInput } from "./raw_input.js";
-import { rowInput } from "./row_input.js";
 import { snippetPanel, snippetsOf } from "./snippets.js";
-import { valueAnswer } from "./values.js";
 
-const INPUTS = { picture: pictureInput, number: numberInput, row: rowInput, other: rawInput };
-const FIELDS = [
-  "mean", "std", "predictive_entropy", "expected_entropy", "mutual_information", "variation_ratio",
-  "aleatoric_std", "epistemic_std", "label", "variance", "ood", "prediction_set", "interval", "samples",
-];
 const CURVE_FIELDS = ["mean", "std", "aleatoric_std", "epistemic_std"];
 const QUIET_MS = 700;
 const LOADING_MS = 1000;
-/** Around the answer, in pixels. */
-const PADDING = 32;
-const NARROWEST = 240;
 
 /** @type {import("../tabs.js").Mount} */
 export function mount(container, context) {
@@ -103,17 +83,14 @@ export function mount(container, context) {
     select.value = name;
     about.textContent = model.description ?? "";
     replace(body, element("p", { class: "quiet" }, "Loading…"));
-    let examples = [];
+    let examples;
     try {
-      examples = (await api.get(`models/${encodeURIComponent(name)}/example`, { signal: gone.signal })).inputs;
+      examples = await examplesOf(api, name, { signal: gone.signal });
     } catch (error) {
       if (gone.signal.aborted) return;
-      // A model may have none.
-      if (!(error instanceof Problem && error.status === 404)) {
-        failed(body, error);
-        chosen = "";
-        return;
-      }
+      failed(body, error);
+      chosen = "";
+      return;
     }
     if (chosen !== name) return;
     context.moveTo(name);
@@ -151,7 +128,7 @@ function view(body, hint, context, model, examples) {
   let course = null;
 
   const update = newestWins(ask);
-  const input = INPUTS[kindOf(model)](model, examples, update);
+  const input = inputOf(model, examples, update);
   const plan = planPanel(model, update);
   hint.textContent = input.hint;
   const answers = element("section", { class: "card answer", "aria-label": "Answer", "aria-busy": "true" }, element("p", { class: "quiet" }, "Asking…"));
@@ -211,14 +188,13 @@ function view(body, hint, context, model, examples) {
   /** @param {any} row @param {any} answer @param {any} plain */
   function show(row, answer, plain) {
     redraw = () => show(row, answer, plain);
-    if (!isPlain(answer)) {
-      replace(answers, element("p", {}, "This model answers for every place of its input:"), element("pre", { tabindex: 0, role: "region", "aria-label": "Answer as JSON" }, JSON.stringify({ ...answer, samples: undefined })));
+    const found = answerOf(model, answer, plain, version, answers);
+    if (!found) {
+      replace(answers, answerAsText(answer));
       return;
     }
-    const width = Math.max(NARROWEST, answers.clientWidth - PADDING);
-    const found = (hasClasses(model) ? classAnswer : valueAnswer)(model, answer, plain, version, width);
     const point = { x: row[0], mean: answer.mean[0][0], passes: answer.samples.map((/** @type {number[][]} */ pass) => pass[0][0]) };
-    replace(answers, course && curve(course, point, width, (x) => input.moveTo?.(x)), found.node);
+    replace(answers, course && curve(course, point, widthOf(answers), (x) => input.moveTo?.(x)), found.node);
     input.tell?.(found.said, found.share);
     clearTimeout(timer);
     timer = setTimeout(() => announce(found.said), QUIET_MS);
@@ -239,16 +215,4 @@ function view(body, hint, context, model, examples) {
     clearTimeout(again);
     resized.disconnect();
   };
-}
-
-/** Whether an answer is [B, C], not for every place of its input. @param {any} answer */
-function isPlain(answer) {
-  return typeof answer.mean[0][0] === "number";
-}
-
-/** @param {HTMLElement} place @param {unknown} error */
-function failed(place, error) {
-  if (!(error instanceof Problem || error instanceof Unreachable)) throw error;
-  const field = error instanceof Problem && error.field ? `${error.field}: ` : "";
-  replace(place, element("p", { class: "wrong", role: "alert" }, field, error.message));
 }

@@ -11,7 +11,7 @@ const STEPS = 100;
  * @param {any} model
  * @param {number[][]} examples
  * @param {() => void} changed
- * @returns {import("./try.js").Input}
+ * @returns {import("./inputs.js").Input}
  */
 export function rowInput(model, examples, changed) {
   const count = model.input.shape[0];

@@ -5,7 +5,7 @@
 import { element } from "../element.js";
 import { probability } from "../numbers.js";
 import { entropyBar, flag, promise } from "./doubt.js";
-import { isExclusive, mostEntropy, outputNames } from "./kinds.js";
+import { isExclusive, mostEntropy, outputNames } from "../kinds.js";
 import { legend, strips } from "./strips.js";
 
 const MOST_LINES = 12;

@@ -13,7 +13,7 @@ const MARGIN = 0.4;
  * @param {any} _model
  * @param {number[][]} examples
  * @param {() => void} changed
- * @returns {import("./try.js").Input}
+ * @returns {import("./inputs.js").Input}
  */
 export function numberInput(_model, examples, changed) {
   const known = examples.map(([value]) => value);

@@ -8,7 +8,7 @@ import { element } from "../element.js";
  * @param {any} model
  * @param {any[]} examples
  * @param {() => void} changed
- * @returns {import("./try.js").Input}
+ * @returns {import("./inputs.js").Input}
  */
 export function rawInput(model, examples, changed) {
   const text = element("textarea", { id: "raw", rows: 10, spellcheck: "false", oninput: () => changed() });

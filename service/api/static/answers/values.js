@@ -5,7 +5,7 @@
 import { element } from "../element.js";
 import { rounded } from "../numbers.js";
 import { flag, promise } from "./doubt.js";
-import { outputNames } from "./kinds.js";
+import { outputNames } from "../kinds.js";
 import { legend, strips } from "./strips.js";
 
 /** On both sides of the passes, of what they span. */

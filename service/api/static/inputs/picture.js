@@ -4,7 +4,7 @@
 
 import { drawn, element } from "../element.js";
 import { paint, picture, pixelRows } from "../picture.js";
-import { pictureSides } from "./kinds.js";
+import { pictureSides } from "../kinds.js";
 import { frameOf, raster } from "./raster.js";
 import { DRAWINGS } from "./strokes.js";
 
@@ -12,7 +12,7 @@ import { DRAWINGS } from "./strokes.js";
  * @param {any} model
  * @param {any[]} examples rows of the model's example.
  * @param {() => void} changed
- * @returns {import("./try.js").Input}
+ * @returns {import("./inputs.js").Input}
  */
 export function pictureInput(model, examples, changed) {
   const sides = /** @type {{height: number, width: number}} */ (pictureSides(model.input.shape));
