@@ -136,6 +136,8 @@ class _Sampling:
             losses = [squared_errors(each, self._truth).mean() for each in mean_RBC]
             qualities = {"root_mean_squared_error": np.sqrt(losses)}
         else:
+            # Of probabilities, which rounding takes out of their range where all but all agree.
+            mean_RBC = np.clip(mean_RBC, 0.0, 1.0)
             whole_RB = _entropy(mean_RBC, self._task)
             information_RB = np.maximum(whole_RB - weights_RT @ self._entropy_TB, 0)
             measures = {

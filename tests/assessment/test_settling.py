@@ -71,3 +71,14 @@ def test_independent_labels_settle_too(task: Task) -> None:
     found = settling(from_passes(task, probs_TBC, probs_TBC[0]), truth_BC, seed=0)
     assert found.noise["predictive_entropy"][-1] < found.noise["predictive_entropy"][0]
     assert set(found.quality) == {"log_likelihood", "accuracy"}
+
+
+def test_what_is_all_but_impossible_stays_a_probability() -> None:
+    """Draws without the one pass that sees a chance leave rounding of it, on either side of 0."""
+    tiny_TB = np.zeros((50, 300))
+    tiny_TB[7] = 1e-20
+    probs_TBC = np.stack([1 - tiny_TB, tiny_TB, np.zeros_like(tiny_TB)], axis=-1)
+    measured = from_passes(Task.CLASSIFICATION, probs_TBC, probs_TBC[0])
+    found = settling(measured, np.zeros(300, dtype=np.int64), seed=0)
+    assert set(found.quality["accuracy"]) == {1.0}
+    assert np.isfinite(found.noise["predictive_entropy"]).all()
