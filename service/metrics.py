@@ -118,6 +118,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._of_models: dict[str, ModelMetrics] = {}
+        self._rejected: dict[str, Counter] = {}
         self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         own = self.registry = CollectorRegistry()
         ProcessCollector(registry=own)
@@ -281,7 +282,10 @@ class Metrics:
 
     def rejected(self, reason: str) -> None:
         """See `Tally`."""
-        self.rejected_total.labels(reason).inc()
+        counter = self._rejected.get(reason)
+        if counter is None:
+            counter = self._rejected[reason] = self.rejected_total.labels(reason)
+        counter.inc()
 
     def render(self) -> bytes:
         """The text that `/metrics` answers."""

@@ -13,15 +13,17 @@ import enum
 import http
 import random
 import sys
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import orjson
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.inference_protocol.errors import covers
+from service.api.scope import READ_S
 from service.metrics import Tally
 from service.settings import Settings
 
@@ -49,6 +51,18 @@ class _Phase(enum.Enum):
     NEXT = enum.auto()
 
 
+class TurnedAway(NamedTuple):
+    """An answer that needs nothing of its request but the head."""
+
+    status: int
+    headers: Sequence[tuple[bytes, bytes]]
+    body: bytes
+
+
+TurnAway = Callable[[Scope], TurnedAway | None]
+"""Asked of each request as soon as its head is there: its answer, or None where it is served."""
+
+
 @dataclass(frozen=True, slots=True)
 class Allowance:
     """What a connection may take; the settings of the same names."""
@@ -60,12 +74,13 @@ class Allowance:
     max_connections: int
 
 
-def protocol_for(settings: Settings, tally: Tally) -> type[HttpToolsProtocol]:
+def protocol_for(settings: Settings, tally: Tally, turn_away: TurnAway) -> type[HttpToolsProtocol]:
     """What uvicorn serves each connection by.
 
     Args:
         settings: of the server.
         tally: counts what is cut off.
+        turn_away: of the application.
     """
     allowance = Allowance(
         settings.header_timeout_s,
@@ -75,7 +90,12 @@ def protocol_for(settings: Settings, tally: Tally) -> type[HttpToolsProtocol]:
         settings.max_connections,
     )
     _allow_files(2 * settings.max_connections)
-    members = {"allowance": allowance, "guard": _Guard(allowance), "tally": tally}
+    members = {
+        "allowance": allowance,
+        "guard": _Guard(allowance),
+        "tally": tally,
+        "turn_away": staticmethod(turn_away),
+    }
     return type("Guarded", (_Guarded,), members)
 
 
@@ -127,6 +147,7 @@ class _Guarded(HttpToolsProtocol):
     allowance: ClassVar[Allowance]
     guard: ClassVar[_Guard]
     tally: ClassVar[Tally]
+    turn_away: ClassVar[TurnAway]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """It is watched from now on; where there are too many, an idle one goes or this does."""
@@ -168,7 +189,23 @@ class _Guarded(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         """Of requests that come one behind the other this one's turn has come."""
         self._answered = cycle
+        # Who waits to be told to go on has to be, or what comes next is taken for a body; and a
+        # connection that ends with the answer is reset if its body is still on the way.
+        kept = cycle.keep_alive and not cycle.waiting_for_100_continue
+        if kept and app is self.config.loaded_app:
+            answer = type(self).turn_away(cycle.scope)
+            if answer is not None:
+                self._answer_at_once(cycle, answer)
+                return
         super()._start_asgi_task(cycle, app)
+
+    def _answer_at_once(self, cycle: Any, answer: TurnedAway) -> None:
+        lines = [STATUS_LINE[answer.status]]
+        lines += [b"%s: %s\r\n" % pair for pair in self.server_state.default_headers]
+        lines += [b"%s: %s\r\n" % pair for pair in answer.headers]
+        self.transport.write(b"".join([*lines, b"\r\n", answer.body]))
+        cycle.response_started = cycle.response_complete = True
+        cycle.on_response()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Whoever works on an answer is told; uvicorn tells of the last request that came."""
@@ -199,6 +236,7 @@ class _Guarded(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """All of it is there."""
+        self.cycle.scope["state"][READ_S] = time.monotonic()
         super().on_message_complete()
         self._enter(_Phase.ANSWER)
         if self.cycle.response_complete:

@@ -6,6 +6,7 @@ against it, and have it computed.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,10 +15,28 @@ from fastapi import Request
 from numpy.typing import NDArray
 
 from service.api.limits import priority, timeout_s
-from service.api.scope import client_left, desk_of, note_version, request_id, trace_of
+from service.api.scope import (
+    client_left,
+    desk_of,
+    has_come,
+    note_version,
+    request_id,
+    spare_s,
+    trace_of,
+    waited_s,
+)
+from service.errors import DeadlineUnreachable
 from service.inference.fields import EVALUATION_FIELDS, Fields
 from service.registry.verified import VerifiedModel
 from service.types import Priority, SamplePlan
+
+_OF_DEADLINE = 0.75
+"""Share of its time that a request may be expected to spend outside the engine. Estimates err."""
+
+_SPREAD_S = 2.0
+"""Over which those that are sent away come back, that they do not come at once."""
+
+_random = random.Random()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +48,10 @@ class Call:
         plan: None for a deterministic pass.
         fields: wanted; the answer may hold more.
         keep: whether its rows may be kept for labelling.
-        timeout_s: seconds until it is given up.
+        timeout_s: seconds from when all of it had come until it is given up.
         traceparent: of its span, where it is traced.
+        waited_s: seconds since all of it had come.
+        spare_s: seconds that its answer is expected to need once it is computed.
         priority: the higher ones go first.
         degradable: whether it may get fewer passes than its plan says while others wait.
     """
@@ -41,6 +62,8 @@ class Call:
     keep: bool
     timeout_s: float
     traceparent: str | None = None
+    waited_s: float = 0.0
+    spare_s: float = 0.0
     priority: Priority = Priority.NORMAL
     degradable: bool = False
 
@@ -61,8 +84,8 @@ class Engine(Protocol):
         """Whether the server is shutting down and takes no new requests."""
         ...
 
-    def check_door(self, timeout_s: float, priority: Priority) -> None:
-        """Refuse a request before anything of it is read, where it would be whatever it holds.
+    def check_door(self, timeout_s: float, priority: Priority, coming: int) -> None:
+        """Refuse a request before anything of it is read; see `Runner.check_door`.
 
         Refusing has to cost little: under a load far above what can be served it is most of what
         a server does.
@@ -91,14 +114,28 @@ class Engine(Protocol):
         ...
 
 
-def check_door(request: Request) -> None:
-    """Refuse a request before its body is read, where it would be whatever it holds.
+def check_door(request: Request, behind_s: float, coming: int) -> None:
+    """Refuse a request before its body is read, where it would be refused later.
+
+    Args:
+        request: it.
+        behind_s: seconds that it will spend in this process outside the engine.
+        coming: others that were let in and have not come to the engine.
 
     Raises:
+        DeadlineUnreachable: those seconds are too many.
         CandorError: of `Runner.check_door`.
         InvalidInput: a header that does not fit.
     """
-    desk_of(request).engine.check_door(timeout_s(request), priority(request))
+    may_take_s = timeout_s(request)
+    if behind_s > _OF_DEADLINE * may_take_s:
+        raise DeadlineUnreachable(
+            f"this process is behind: an answer would take {behind_s:.2g} seconds beside what the "
+            f"model needs, and this request has {may_take_s:.3g}; send it again later, or allow "
+            "more time (X-Request-Timeout)",
+            retry_after_s=behind_s + _random.uniform(0.0, _SPREAD_S),
+        )
+    desk_of(request).engine.check_door(may_take_s - behind_s, priority(request), coming)
 
 
 async def compute(
@@ -145,10 +182,13 @@ async def compute(
     timeout = timeout_s(request) if within_s is None else min(timeout_s(request), within_s)
     call = Call(
         *(request_id(request), plan, tuple(fields), keep, timeout, traceparent),
+        waited_s=waited_s(request),
+        spare_s=spare_s(request),
         priority=urgency,
         degradable=degradable,
     )
     engine = desk_of(request).engine
+    has_come(request)
     computed = await engine.compute(model, inputs, call, lambda: client_left(request))
     if trace is not None:
         trace.computed(degraded=computed.plan != plan)

@@ -103,7 +103,8 @@ def problem(request: Request, status: int, title: str, detail: str, **members: A
     Under `/v2` it is what the protocol there has instead.
     """
     shown = detail if len(detail) <= _LONGEST_DETAIL else detail[:_LONGEST_DETAIL] + "…"
-    if covers(request.url.path):
+    path: str = request.scope["path"]
+    if covers(path):
         return refusal(status, shown)
     slug = title.lower().replace(" ", "-")
     body = {
@@ -111,7 +112,7 @@ def problem(request: Request, status: int, title: str, detail: str, **members: A
         "title": title,
         "status": status,
         "detail": shown,
-        "instance": request.url.path,
+        "instance": path,
         **{key: value for key, value in members.items() if value is not None},
         "request_id": request_id(request),
     }
@@ -179,8 +180,18 @@ def _in_words(request: Request, error: RequestValidationError) -> errors.Invalid
     )
 
 
-def _lookup(table: dict[type[errors.CandorError], Any], error: errors.CandorError) -> Any:
-    return next((table[kind] for kind in type(error).__mro__ if kind in table), None)
+_answers: dict[type[errors.CandorError], tuple[int, str, str | None]] = {}
+
+
+def _answered_as(kind: type[errors.CandorError]) -> tuple[int, str, str | None]:
+    """Status, title and label of an error: those of the closest of its classes that has them."""
+    found = _answers.get(kind)
+    if found is None:
+        status = next(STATUS[base] for base in kind.__mro__ if base in STATUS)
+        reason = next((_REASONS[base] for base in kind.__mro__ if base in _REASONS), None)
+        title = kind.slug().replace("-", " ").capitalize()
+        found = _answers[kind] = status, title, reason
+    return found
 
 
 def _candor_error(request: Request, error: errors.CandorError) -> Response:
@@ -188,8 +199,7 @@ def _candor_error(request: Request, error: errors.CandorError) -> Response:
         # What a database says of itself (hosts, users, paths) is for the log.
         log.error("the sample store: %s", error.message, extra={"request_id": request_id(request)})
         error = errors.StoreError(_STORE_ERROR)
-    status: int = _lookup(STATUS, error)
-    reason = _lookup(_REASONS, error)
+    status, title, reason = _answered_as(type(error))
     if reason is not None:
         desk_of(request).tally.rejected(reason)
         note_reason(request, reason)
@@ -198,7 +208,7 @@ def _candor_error(request: Request, error: errors.CandorError) -> Response:
     response = problem(
         request,
         status,
-        type(error).slug().replace("-", " ").capitalize(),
+        title,
         error.message,
         field=error.field,
         expected=error.expected,

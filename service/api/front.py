@@ -20,15 +20,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service import logs
 from service.api import errors
 from service.api.bodies import read_body
+from service.api.connections import TurnedAway
 from service.api.direct import Endpoint
 from service.api.engine import check_door
 from service.api.headers import AnswerHeaders
 from service.api.inference_protocol.infer import PATH, ROUTE
 from service.api.limits import BodyBudget
 from service.api.origins import Origins, answer_preflight
-from service.api.scope import Desk
+from service.api.precedence import Precedence
+from service.api.scope import COMING, READ_S, SPARE_S, Desk, has_come
 from service.api.security import ACCESS, Guard
-from service.errors import CandorError
+from service.api.turns import Turns
+from service.errors import CandorError, QueueFull
 
 if TYPE_CHECKING:
     from service.tracing.spans import RequestSpans
@@ -39,6 +42,8 @@ _REQUEST_ID_HEADER = b"x-request-id"
 _TRACE_HEADERS = (b"traceparent", b"tracestate")
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _REQUEST_ID_BITS = 128
+_LET_IN = "let_in"
+"""Of a request's state: it is known who sent it, and that it can be answered in time."""
 
 # Seeded by the operating system once. Asking it for each request (uuid4) is a system call that
 # lets go of the interpreter's lock, just when the engine wants it.
@@ -64,12 +69,53 @@ class Front:
         self._bodies = BodyBudget(desk.settings.body_bytes)
         self._headers = AnswerHeaders(desk.settings)
         self._origins = Origins(desk.settings.cors_origins)
+        self._turns = Turns()
+        self._precedence = Precedence()
+        self._coming = 0
 
     def serves(self, scope: Scope) -> bool:
         """Whether a request takes the short way to an endpoint."""
         return (
             scope["type"] == "http" and scope["method"] == "POST" and _route(scope) in self._direct
         )
+
+    def turn_away(self, scope: Scope) -> TurnedAway | None:
+        """The answer to a request that is refused whatever it holds, by its head alone.
+
+        Under a load far above what can be served this is most of what a process does: so it makes
+        no task, and nothing of what serving a request needs.
+        """
+        self._turns.note()
+        if not self.serves(scope) or self._desk.tracing is not None:
+            return None
+        number, state = self._known(scope)
+        request = Request(scope)
+        try:
+            self._let_in(request)
+        except QueueFull as error:
+            self._precedence.refused()
+            response = errors.answer(request, error)
+            headers = response.raw_headers
+            self._complete(scope, headers, number)
+            self._note(scope, _route(scope), response.status_code, state)
+            return TurnedAway(response.status_code, headers, bytes(response.body))
+        except Exception:
+            # Serving it ends there, too, and says why.
+            del state[_LET_IN]
+        return None
+
+    def _let_in(self, request: Request) -> None:
+        """Ask who sent a request that the engine is to compute, and whether it can be in time."""
+        if _LET_IN not in (state := request.scope["state"]):
+            state[_LET_IN] = True
+            state["token"] = self._guard.check(request.scope)
+            state[SPARE_S] = after_s = self._turns.after_s()
+            check_door(request, self._turns.before_s() + after_s, self._coming)
+            self._coming += 1
+            state[COMING] = self._came
+
+    def _came(self) -> None:
+        self._coming -= 1
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -107,26 +153,30 @@ class Front:
             if self._origins.is_preflight(scope):
                 await answer_preflight(send_noted)
                 return
+            if endpoint is not None:
+                await self._answer(endpoint, Request(scope, receive_counted), send_noted)
+                return
             try:
                 state["token"] = self._guard.check(scope)
             except CandorError as error:
                 await _send(errors.answer(Request(scope, receive), error), send_noted)
                 return
-            if endpoint is None:
-                await self._through_the_app(scope, receive, receive_counted, send_noted)
-            else:
-                await _answer(endpoint, Request(scope, receive_counted), send_noted)
+            await self._through_the_app(scope, receive, receive_counted, send_noted)
         finally:
             self._bodies.give_back(body_bytes)
             if endpoint is None:
                 # What was refused before it was routed is of the route that it asked for.
                 unrouted = scope["path"] if scope["path"] in ACCESS else "other"
                 route = str(getattr(scope.get("route"), "path", unrouted))
-            elapsed_s = time.perf_counter() - started_s
-            self._desk.tally.answered(state.get("model", ""), route, code, elapsed_s)
-            logs.access(scope["method"], scope["path"], route, code, elapsed_s)
+            self._note(scope, route, code, state, time.perf_counter() - started_s)
             if trace is not None:
                 trace.end(route, code, state.get("model", ""))
+
+    def _note(
+        self, scope: Scope, route: str, code: int, state: dict[str, Any], elapsed_s: float = 0.0
+    ) -> None:
+        self._desk.tally.answered(state.get("model", ""), route, code, elapsed_s)
+        logs.access(scope["method"], scope["path"], route, code, elapsed_s)
 
     def _begin_trace(self, scope: Scope, state: dict[str, Any]) -> RequestSpans | None:
         tracing = self._desk.tracing
@@ -142,6 +192,20 @@ class Front:
         state["trace_id"] = trace.trace_id
         return trace
 
+    async def _answer(self, endpoint: Endpoint, request: Request, send: Send) -> None:
+        try:
+            self._let_in(request)
+            response = await endpoint(request)
+        except Exception as error:
+            if isinstance(error, QueueFull):
+                self._precedence.refused()
+            response = errors.answer(request, error)
+        finally:
+            has_come(request)
+        if self._desk.engine.draining:
+            await _read_to_the_end(request)
+        await _send(response, send)
+
     async def refuse(self, scope: Scope, receive: Receive, send: Send, error: CandorError) -> None:
         """Answer a request with an error, whatever it asks for."""
         number, _ = self._begin(scope)
@@ -150,12 +214,18 @@ class Front:
         await _send(response, send)
 
     def _begin(self, scope: Scope) -> tuple[bytes, dict[str, Any]]:
-        """The request's id, and what its handlers are given."""
-        number = _request_id(scope)
+        """The request's id, and what its handlers are given; what this task logs is of it."""
+        number, state = self._known(scope)
+        logs.concerning(state)
+        return number, state
+
+    def _known(self, scope: Scope) -> tuple[bytes, dict[str, Any]]:
         state: dict[str, Any] = scope.setdefault("state", {})
+        if "request_id" in state:
+            return state["request_id"].encode(), state
+        number = _request_id(scope)
         state["desk"] = self._desk
         state["request_id"] = number.decode()
-        logs.concerning(state)
         return number, state
 
     async def _through_the_app(
@@ -196,13 +266,12 @@ def _route(scope: Scope) -> str:
     return path
 
 
-async def _answer(endpoint: Endpoint, request: Request, send: Send) -> None:
-    try:
-        check_door(request)
-        response = await endpoint(request)
-    except Exception as error:
-        response = errors.answer(request, error)
-    await _send(response, send)
+async def _read_to_the_end(request: Request) -> None:
+    """Before an answer that ends the connection: whoever still sends would find it reset, and maybe
+    never see the answer."""
+    while READ_S not in request.scope["state"]:
+        if not (await request.receive()).get("more_body"):
+            return
 
 
 async def _send(response: Response, send: Send) -> None:

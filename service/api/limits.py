@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 from fastapi import Request
 
-from service.api.scope import desk_of, header
+from service.api.scope import desk_of, header, once
 from service.errors import InvalidInput, LimitExceeded, QueueFull
 from service.inference.fields import KEPT_FIELDS
 from service.registry.verified import VerifiedModel
@@ -20,8 +20,8 @@ _AT_MOST_BYTES = 128
 
 TIMEOUT_HEADER = "X-Request-Timeout"
 PRIORITY_HEADER = "X-Request-Priority"
-_TIMEOUT = TIMEOUT_HEADER.lower().encode()
-_PRIORITY = PRIORITY_HEADER.lower().encode()
+_TIMEOUT_NAME = TIMEOUT_HEADER.lower().encode()
+_PRIORITY_NAME = PRIORITY_HEADER.lower().encode()
 
 
 class BodyBudget:
@@ -126,8 +126,12 @@ def timeout_s(request: Request) -> float:
     Raises:
         InvalidInput: the header is no positive number.
     """
+    return once(request, "timeout_s", lambda: _timeout_s(request))
+
+
+def _timeout_s(request: Request) -> float:
     longest = desk_of(request).settings.request_timeout_s
-    given = header(request, _TIMEOUT)
+    given = header(request, _TIMEOUT_NAME)
     if given is None:
         return longest
     try:
@@ -150,7 +154,11 @@ def priority(request: Request) -> Priority:
     Raises:
         InvalidInput: the header is none of them.
     """
-    given = header(request, _PRIORITY)
+    return once(request, "priority", lambda: _priority(request))
+
+
+def _priority(request: Request) -> Priority:
+    given = header(request, _PRIORITY_NAME)
     if given is None:
         return Priority.NORMAL
     try:

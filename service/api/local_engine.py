@@ -46,9 +46,9 @@ class LocalEngine:
         """See `Engine`."""
         return self._runner.draining
 
-    def check_door(self, timeout_s: float, priority: Priority) -> None:
+    def check_door(self, timeout_s: float, priority: Priority, coming: int) -> None:
         """See `Engine`."""
-        self._runner.check_door(self._serving, timeout_s, priority)
+        self._runner.check_door(self._serving, timeout_s, priority, coming)
 
     def _serving(self) -> list[str]:
         return [model.name for model in self._registry.models() if model.state is State.READY]
@@ -75,6 +75,8 @@ class LocalEngine:
             plan,
             {*call.fields, *SCORES} if keeps else call.fields,
             timeout_s=call.timeout_s,
+            waited_s=call.waited_s,
+            spare_s=call.spare_s,
             priority=call.priority,
             left=left,
             origin=Origin(call.request_id, call.traceparent),

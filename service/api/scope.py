@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from fastapi import Request
 from starlette.types import Scope
@@ -23,6 +24,17 @@ if TYPE_CHECKING:
     from service.store.samples import SampleStore
     from service.tracing.spans import RequestSpans, Tracing
 
+
+ValueT = TypeVar("ValueT")
+
+READ_S = "read_s"
+"""Of a request's state: when all of it had come, by the monotonic clock."""
+
+COMING = "coming"
+"""Of a request's state: whom to tell once it is given to the engine, or over."""
+
+SPARE_S = "spare_s"
+"""Of a request's state: what the event loop is expected to take for its answer."""
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
 """Of a version; more digits, or those of other scripts, are none."""
@@ -91,6 +103,23 @@ def note_version(request: Request, version: int) -> None:
     _state(request)["version"] = version
 
 
+def waited_s(request: Request) -> float:
+    """Seconds since all of a request had come."""
+    now_s = time.monotonic()
+    return now_s - cast(float, _state(request).get(READ_S, now_s))
+
+
+def spare_s(request: Request) -> float:
+    """Seconds that an answer is expected to need once it is computed."""
+    return cast(float, _state(request).get(SPARE_S, 0.0))
+
+
+def has_come(request: Request) -> None:
+    """Note that a request that was let in is given to the engine, or is over."""
+    if (note := _state(request).pop(COMING, None)) is not None:
+        note()
+
+
 def trace_of(request: Request) -> RequestSpans | None:
     """The spans of a request; None where it is not traced."""
     return cast("RequestSpans | None", _state(request).get("trace"))
@@ -136,6 +165,14 @@ async def client_left(request: Request) -> None:
     """Returns once the client of a request whose body was read has closed its connection."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def once(request: Request, name: str, read: Callable[[], ValueT]) -> ValueT:
+    """What `read` gives, which is asked only once of a request."""
+    state = _state(request)
+    if name not in state:
+        state[name] = read()
+    return cast(ValueT, state[name])
 
 
 def _state(request: Request) -> dict[str, Any]:

@@ -21,8 +21,9 @@ class Attendant:
     Args:
         loop: the running one.
         answer: gets the error.
-        timeout_s: seconds from now to the deadline.
+        timeout_s: seconds to the deadline.
         left: returns once nobody waits any more; None where that cannot be known.
+        waited_s: that are over already.
     """
 
     __slots__ = ("_answer", "_left", "_task", "_timeout_s", "_timer", "_until_s")
@@ -33,13 +34,15 @@ class Attendant:
         answer: asyncio.Future[Any],
         timeout_s: float,
         left: Callable[[], Awaitable[object]] | None,
+        waited_s: float = 0.0,
     ) -> None:
         self._answer = answer
         self._timeout_s = timeout_s
-        self._until_s = loop.time() + timeout_s
+        left_s = max(0.0, timeout_s - waited_s)
+        self._until_s = loop.time() + left_s
         self._left = left
         self._task: asyncio.Task[None] | None = None
-        self._timer = loop.call_later(min(_ATTEND_AFTER_S, timeout_s), self._begin)
+        self._timer = loop.call_later(min(_ATTEND_AFTER_S, left_s), self._begin)
 
     def dismiss(self) -> None:
         """The wait is over."""

@@ -18,6 +18,9 @@ come within the difference, and by none after that, so that nothing waits for ev
 
 _ALL = tuple(Priority)
 
+_LOOKED_BACK = 64
+"""Works that came last, by which the next ones are judged before anything is known of them."""
+
 MOST_PUT_ASIDE = 4
 """Steps of one model that are begun and not done, each of which holds memory."""
 
@@ -68,9 +71,18 @@ class Lines:
         """When a step of it was begun or ended last."""
         self.doubted: int | None = None
         """Number of a work that was let in although its estimate was against it."""
+        self._asked: deque[Work] = deque(maxlen=_LOOKED_BACK)
         self._lines: dict[Priority, OrderedDict[int, Work]] = {p: OrderedDict() for p in Priority}
         self._together = {p: Total() for p in Priority}
         self._single = {p: Total() for p in Priority}
+
+    def note(self, work: Work) -> None:
+        """Note what is asked of the model, be it let in or not."""
+        self._asked.append(work)
+
+    def least(self) -> Work | None:
+        """Of the works that came lately the one that needs least, as far as that is known."""
+        return min(self._asked, key=lambda work: work.cost, default=None)
 
     def add(self, work: Work) -> None:
         """Put a work at the end of its line."""

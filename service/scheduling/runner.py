@@ -62,9 +62,6 @@ the event loop, which is busy with answers."""
 _FEW = 8
 """With so few waiting nobody looks at the door: what is too much is refused when it was read."""
 
-_DOOR_OPEN_S = 0.001
-"""A door that was found open is not looked at again so soon."""
-
 _OBSERVED = frozenset({"predictive_entropy", "mutual_information", "variance", "ood"})
 """Computed of every prediction, asked for or not, for `candor_uncertainty` and drift."""
 
@@ -115,7 +112,6 @@ class Runner:
         self._unfinished = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._door_open_until_s = 0.0
         self.draining = False
         self.statistics = Statistics()
         metrics.read_when_asked(lambda: scheduler.size_bytes, lambda: self._unfinished)
@@ -131,7 +127,11 @@ class Runner:
         return self._scheduler.wait_s(model, priority, time.monotonic())
 
     def check_door(
-        self, models: Callable[[], Collection[str]], timeout_s: float, priority: Priority
+        self,
+        models: Callable[[], Collection[str]],
+        timeout_s: float,
+        priority: Priority,
+        coming: int = 0,
     ) -> None:
         """Refuse a request before anything of it is read, where it would be whatever it holds.
 
@@ -139,23 +139,23 @@ class Runner:
             models: gives those that serve.
             timeout_s: seconds until it is given up.
             priority: of the request.
+            coming: others that were let in and have not been submitted yet.
 
         Raises:
             ModelNotReady: the server is draining, or its engine hangs.
             QueueFull: too much waits, or more than can be done in that time.
         """
         self._check_takes()
-        now_s = time.monotonic()
-        if len(self._scheduler) < _FEW or now_s < self._door_open_until_s:
+        if len(self._scheduler) + coming < _FEW:
             return
+        now_s = time.monotonic()
         work = Work(
             *(-1, "", None, 0, 0, 0, now_s),
             now_s + self._times.queue_timeout_s,
             now_s + timeout_s,
             priority,
         )
-        self._scheduler.check_door(work, models(), now_s)
-        self._door_open_until_s = now_s + _DOOR_OPEN_S
+        self._scheduler.check_door(work, models(), now_s, coming)
 
     async def submit(
         self,
@@ -165,6 +165,8 @@ class Runner:
         fields: Collection[str] = EVALUATION_FIELDS,
         *,
         timeout_s: float,
+        waited_s: float = 0.0,
+        spare_s: float = 0.0,
         priority: Priority = Priority.NORMAL,
         left: Callable[[], Awaitable[object]] | None = None,
         origin: Origin = UNKNOWN,
@@ -177,6 +179,8 @@ class Runner:
             plan: None for a deterministic pass.
             fields: wanted of a prediction; the answer may hold more.
             timeout_s: seconds until it is given up.
+            waited_s: that are over already.
+            spare_s: that its answer is expected to need once it is computed.
             priority: the higher ones go first.
             left: returns once nobody waits for the answer any more.
             origin: of the request, for logs and traces.
@@ -204,7 +208,7 @@ class Runner:
             size_bytes=inputs.nbytes,
             queued_s=now_s,
             begin_by_s=now_s + self._times.queue_timeout_s,
-            deadline_s=now_s + timeout_s,
+            deadline_s=now_s - waited_s + timeout_s - spare_s,
             priority=priority,
         )
         self._give_up(self._scheduler.add(work, now_s), _displaced)
@@ -214,7 +218,7 @@ class Runner:
             computed |= model.calibration.references.keys()
         self._jobs[work.number] = Job(model, inputs, plan, computed, answer, origin)
         self._started()
-        attendant = Attendant(loop, answer, timeout_s, left)
+        attendant = Attendant(loop, answer, timeout_s, left, waited_s)
         try:
             return await answer
         finally:

@@ -149,26 +149,31 @@ class Scheduler:
             DeadlineUnreachable: by what is known, its answer would come too late.
             QueueFull: too many works, too many bytes or too much to compute waits already.
         """
+        lines = self._models.get(work.model)
+        if lines is None:
+            lines = self._models[work.model] = Lines()
+        lines.note(work)
         self._check_time(work, now_s)
         displaced = self._make_room(work, now_s)
         for other in displaced:
             self._take(other)
-        lines = self._models.get(work.model)
-        if lines is None:
-            lines = self._models[work.model] = Lines()
         self._enter(work.model, lines)
         lines.add(work)
         self._works[work.number] = work
         self._total.add(work)
         return displaced
 
-    def check_door(self, work: Work, models: Collection[str], now_s: float) -> None:
-        """Refuse what would be refused whichever of these models it is for.
+    def check_door(
+        self, work: Work, models: Collection[str], now_s: float, coming: int = 0
+    ) -> None:
+        """Refuse what would be refused whichever of these models it is for, if it asks for as much
+        as others did lately.
 
         Args:
             work: of no rows, and of any name; what is known before its body is read.
             models: that serve.
             now_s: the time.
+            coming: others that were let in and not added yet.
 
         Raises:
             DeadlineUnreachable: see `add`.
@@ -180,8 +185,21 @@ class Scheduler:
             fair = 1.0 / len(self._waiting)
             if all(self._limits.share(self._models[name].total) >= fair for name in models):
                 raise self._full(work, now_s)
-        soonest_s = min(self._end_s(name, None, work.priority, now_s) for name in models)
-        self._check_end(work, soonest_s, 0.0, now_s)
+        before = coming / len(models)
+        ends = [self._soonest(name, work.priority, now_s, before) for name in models]
+        end_s, own_s = min(ends, key=lambda end: self._late_s(work, end[0], end[1], now_s))
+        self._check_end(work, end_s, own_s, now_s)
+
+    def _soonest(
+        self, model: str, priority: Priority, now_s: float, before: float
+    ) -> tuple[float, float]:
+        """Seconds until a work that came after so many others would be done, and of these its own,
+        if all needed no more than the least that the model was asked for lately."""
+        least = self._models[model].least()
+        if least is None:
+            return self._end_s(model, None, priority, now_s), 0.0
+        together = replace(least, rows=math.ceil(least.rows * (1 + before)))
+        return self._end_s(model, together, priority, now_s), self._own_s(least)
 
     def wait_s(self, model: str, priority: Priority, now_s: float) -> float:
         """Estimate of when a work that came now would begin, in seconds."""
@@ -212,10 +230,7 @@ class Scheduler:
         return now_s - lines.tried_s >= _DOUBTED_AFTER * own_s
 
     def _check_end(self, work: Work, end_s: float, own_s: float, now_s: float) -> None:
-        begin_s = max(0.0, end_s - own_s)
-        may_take_s = _OF_DEADLINE[work.priority] * (work.deadline_s - now_s)
-        late_s = min(end_s - may_take_s, begin_s)
-        late_s = max(late_s, begin_s - (work.begin_by_s - now_s))
+        late_s = self._late_s(work, end_s, own_s, now_s)
         if late_s > 0:
             raise DeadlineUnreachable(
                 f"what waits would take until {end_s:.2g} seconds from now, and this request has "
@@ -223,6 +238,14 @@ class Scheduler:
                 "later, allow more time (X-Request-Timeout), or send fewer rows or passes",
                 retry_after_s=self._promise(late_s, now_s),
             )
+
+    @staticmethod
+    def _late_s(work: Work, end_s: float, own_s: float, now_s: float) -> float:
+        """Seconds by which a work would come too late, or, negative, could come later."""
+        begin_s = max(0.0, end_s - own_s)
+        may_take_s = _OF_DEADLINE[work.priority] * (work.deadline_s - now_s)
+        late_s = min(end_s - may_take_s, begin_s)
+        return max(late_s, begin_s - (work.begin_by_s - now_s))
 
     def _own_s(self, work: Work) -> float:
         lines = self._lines_of(work.model)

@@ -10,16 +10,20 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from service.api.connections import protocol_for
+from service.api.connections import TurnAway, TurnedAway, protocol_for
 from service.settings import load_settings
 
 POST = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
 
 
-def connected(app: Any) -> tuple[Any, Mock]:
+def serve_all(scope: Any) -> TurnedAway | None:
+    return None
+
+
+def connected(app: Any, turn_away: TurnAway = serve_all) -> tuple[Any, Mock]:
     """A connection to an application, and what it writes to."""
     config = uvicorn.Config(app, ws="none", log_config=None, lifespan="off")
-    kind = protocol_for(load_settings(environment={}), Mock())
+    kind = protocol_for(load_settings(environment={}), Mock(), turn_away)
     connection = kind(config, ServerState(), {})
     transport = Mock(asyncio.Transport)
     transport.get_extra_info.return_value = None
@@ -92,3 +96,61 @@ def test_what_is_wrong_with_a_request_is_not_said_in_the_answer_to_the_one_befor
     written = asyncio.run(ask())
     assert written.count(b"HTTP/1.1") == started
     assert b"problem" not in written
+
+
+def test_who_is_turned_away_is_answered_by_the_head_alone_and_the_next_one_is_served() -> None:
+    served: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        served.append(scope["path"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"served"})
+
+    def turn_away(scope: Any) -> TurnedAway | None:
+        if scope["path"] != "/full":
+            return None
+        return TurnedAway(429, [(b"content-length", b"4"), (b"retry-after", b"3")], b"full")
+
+    async def story() -> list[bytes]:
+        connection, transport = connected(app, turn_away)
+        # The body of the first one comes late, and its answer does not wait for it.
+        connection.data_received(b"POST /full HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n{")
+        [early] = [call.args[0] for call in transport.write.mock_calls]
+        connection.data_received(
+            b"  }POST /free HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+        )
+        async with asyncio.timeout(60):
+            await asyncio.gather(*connection.tasks)
+        transport.close.assert_not_called()
+        return [early, b"".join(call.args[0] for call in transport.write.mock_calls[1:])]
+
+    refused, answered = asyncio.run(story())
+    assert refused.startswith(b"HTTP/1.1 429 ")
+    assert refused.endswith(b"retry-after: 3\r\n\r\nfull")
+    assert answered.startswith(b"HTTP/1.1 200 ")
+    assert served == ["/free"]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST /full HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n",
+        b"POST /full HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n",
+        b"POST /full HTTP/1.0\r\nContent-Length: 2\r\n\r\n",
+    ],
+)
+def test_nobody_is_turned_away_by_the_head_whose_body_would_be_in_the_way(head: bytes) -> None:
+    """It would be taken for the next request, or have the connection reset before its answer."""
+    begun = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        begun.set()
+
+    async def story() -> None:
+        connection, _ = connected(app, lambda scope: TurnedAway(429, [], b""))
+        connection.data_received(head)
+        async with asyncio.timeout(60):
+            await begun.wait()
+            await asyncio.gather(*connection.tasks)
+
+    asyncio.run(story())

@@ -34,7 +34,8 @@ def test_a_body_that_does_not_end_does_not_keep_a_server_that_was_told_to_end(
         environment={},
     )
     service = build_service(settings)
-    config = configuration(build_app(service), settings, service.tally)
+    app = build_app(service)
+    config = configuration(app, settings, service.tally, app.turn_away)
     server = DrainingServer(config, service)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         # uvicorn takes signals in the main thread alone; here they are given by hand.

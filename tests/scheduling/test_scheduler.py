@@ -346,6 +346,28 @@ def test_the_door_is_open_where_one_of_the_models_has_nothing_to_do() -> None:
         scheduler.check_door(at_door, ["a"], NOW)
 
 
+def test_the_door_expects_what_was_asked_for_lately() -> None:
+    scheduler = learnt(seconds=0.1)
+    for number in range(6):
+        scheduler.add(work(number, deadline_s=100.0), NOW)
+    at_door = work(0, rows=0, deadline_s=1.0)
+    scheduler.check_door(at_door, ["a"], NOW)
+    scheduler.add(work(6, deadline_s=1.0), NOW)
+    # What waits would be done in time, and another one like those before it would not.
+    with pytest.raises(DeadlineUnreachable):
+        scheduler.check_door(at_door, ["a"], NOW)
+
+
+def test_the_door_counts_who_was_let_in_and_has_not_come_to_the_queue() -> None:
+    scheduler = learnt(seconds=0.1)
+    for number in range(4):
+        scheduler.add(work(number, deadline_s=100.0), NOW)
+    at_door = work(0, rows=0, deadline_s=1.0)
+    scheduler.check_door(at_door, ["a"], NOW, coming=2)
+    with pytest.raises(DeadlineUnreachable):
+        scheduler.check_door(at_door, ["a"], NOW, coming=3)
+
+
 def test_a_work_whose_turn_comes_too_late_is_given_up_for_one_that_can_be_done() -> None:
     scheduler = learnt(seconds=0.1)
     scheduler.add(work(0, deadline_s=5.0), NOW)

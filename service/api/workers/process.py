@@ -78,8 +78,8 @@ async def serve(channel: socket.socket, listening: socket.socket) -> None:
     tracing = tracing_by(settings)
     desk = Desk(settings, engine, tally, tracing)
     forward = Forward(line)
-    app = WorkerApp(Front(forward, desk, DIRECT), forward)
-    config = configuration(app, settings, tally)
+    front = Front(forward, desk, DIRECT)
+    config = configuration(WorkerApp(front, forward), settings, tally, front.turn_away)
     config.lifespan = "off"
     server = _WorkerServer(config)
     serving = loop.create_task(server.serve([listening]))

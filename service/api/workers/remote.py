@@ -111,7 +111,7 @@ class RemoteEngine:
     def _drain(self) -> None:
         self._draining = True
 
-    def check_door(self, timeout_s: float, priority: Priority) -> None:
+    def check_door(self, timeout_s: float, priority: Priority, coming: int) -> None:
         """See `Engine`. The queue is elsewhere, and so is who refuses."""
 
     async def resolve(self, name: str | None, version: int | str | None, key: str) -> VerifiedModel:
@@ -139,7 +139,7 @@ class RemoteEngine:
         load = cast(RemoteModel, model).load
         head: Head = {"kind": "compute", "load": load, "call": messages.write_call(call)}
         return await self._answer(
-            {**head, "arrays": arrays}, buffers, _computed, call.timeout_s, left
+            {**head, "arrays": arrays}, buffers, _computed, call.timeout_s - call.waited_s, left
         )
 
     async def _answer(

@@ -45,7 +45,7 @@ class Engine:
         self.never = False
         self.cancelled = asyncio.Event()
 
-    def check_door(self, timeout_s: float, priority: Priority) -> None:
+    def check_door(self, timeout_s: float, priority: Priority, coming: int) -> None:
         pass
 
     async def resolve(self, name: str | None, version: int | str | None, key: str) -> VerifiedModel:
