@@ -42,6 +42,9 @@ spacing of float32, and far less than what tells one set of weights from the oth
 PRECISION = "float32"
 """`auto` measures at each load, and two loads may choose differently."""
 
+_ALL_SCORES = "all_scores"
+"""Beside an answer of /query: the score of every row."""
+
 _MOST_SEEN = 1000
 _LARGE_ROWS = 64
 
@@ -95,7 +98,24 @@ def equal(expected: Mapping[str, Any], received: Any) -> bool:
     if "outputs" in expected:
         [mean] = [output["data"] for output in expected["outputs"] if output["name"] == "mean"]
     largest = 1.0 if mean is None else max(1.0, float(np.abs(np.asarray(mean)).max()))
+    if _ALL_SCORES in expected:
+        return _chosen_alike(expected, received, ROUNDING * largest)
     return _alike(expected, received, ROUNDING * largest)
+
+
+def _chosen_alike(expected: Mapping[str, Any], received: Any, rounding: float) -> bool:
+    """As `_alike`; of rows whose scores are the same up to rounding any may stand for another."""
+    wanted = {key: value for key, value in expected.items() if key != _ALL_SCORES}
+    indices = received.get("indices") if isinstance(received, dict) else None
+    if not isinstance(indices, list) or len(set(indices)) != len(wanted["indices"]):
+        return False
+    scores = dict(enumerate(expected[_ALL_SCORES]))
+    if not scores.keys() >= set(indices):
+        return False
+    own = [scores[index] for index in indices]
+    return _alike(wanted["scores"], own, rounding) and _alike(
+        wanted, {**received, "indices": wanted["indices"]}, rounding
+    )
 
 
 def _alike(expected: Any, received: Any, rounding: float) -> bool:
@@ -223,6 +243,8 @@ def _query(versions: Versions, rows: NDArray[Any], *, share: float) -> Case:
         [found] = model.predict([Request(inputs, plan, fields)])
         assert found is not None
         chosen = choose(found, model.manifest.task, "mean_std", 5, plan.seed)
+        ranked = choose(found, model.manifest.task, "mean_std", len(rows), plan.seed)
+        by_row = dict(zip(ranked.indices, ranked.scores, strict=True))
         return {
             "model": model.ref.name,
             "version": model.ref.version,
@@ -231,6 +253,7 @@ def _query(versions: Versions, rows: NDArray[Any], *, share: float) -> Case:
             "seed": plan.seed,
             "indices": chosen.indices,
             "scores": chosen.scores,
+            _ALL_SCORES: [by_row[row] for row in range(len(rows))],
         }
 
     return _case("query", versions, rows, wanted, answer, arrays=False, share=share)
