@@ -147,6 +147,19 @@ def test_numbers_may_differ_by_rounding_of_the_largest_mean() -> None:
     assert not equal(small, {**small, "std": np.array([0.1], dtype=np.int64)})
 
 
+def test_of_rows_that_tie_any_may_be_chosen() -> None:
+    expected = {"indices": [3, 0], "scores": [0.9, 0.5], "all_scores": [0.5, 0.5000001, 0.1, 0.9]}
+    given = {"indices": [3, 0], "scores": [0.9, 0.5]}
+    assert equal(expected, given)
+    assert equal(expected, {**given, "indices": [3, 1]})
+    assert not equal(expected, {**given, "indices": [3, 2]})
+    assert not equal(expected, {**given, "indices": [0, 3]})
+    assert not equal(expected, {**given, "indices": [3, 3]})
+    assert not equal(expected, {**given, "indices": [3, 4]})
+    assert not equal(expected, {**given, "indices": [3]})
+    assert not equal(expected, {**given, "scores": [0.9, 0.4]})
+
+
 def test_what_is_served_is_known_for_every_moment() -> None:
     served = Served()
     served._since_s, served._valid = [0.0], [frozenset({"old"})]
