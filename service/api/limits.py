@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 from fastapi import Request
 
-from service.api.scope import desk_of, header, once
+from service.api.scope import desk_of, header, remembered
 from service.errors import InvalidInput, LimitExceeded, QueueFull
 from service.inference.fields import KEPT_FIELDS
 from service.registry.verified import VerifiedModel
@@ -126,7 +126,7 @@ def timeout_s(request: Request) -> float:
     Raises:
         InvalidInput: the header is no positive number.
     """
-    return once(request, "timeout_s", lambda: _timeout_s(request))
+    return remembered(request, "timeout_s", lambda: _timeout_s(request))
 
 
 def _timeout_s(request: Request) -> float:
@@ -154,7 +154,7 @@ def priority(request: Request) -> Priority:
     Raises:
         InvalidInput: the header is none of them.
     """
-    return once(request, "priority", lambda: _priority(request))
+    return remembered(request, "priority", lambda: _priority(request))
 
 
 def _priority(request: Request) -> Priority:

@@ -167,7 +167,7 @@ async def client_left(request: Request) -> None:
         pass
 
 
-def once(request: Request, name: str, read: Callable[[], ValueT]) -> ValueT:
+def remembered(request: Request, name: str, read: Callable[[], ValueT]) -> ValueT:
     """What `read` gives, which is asked only once of a request."""
     state = _state(request)
     if name not in state:
