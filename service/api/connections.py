@@ -205,7 +205,11 @@ class _Guarded(HttpToolsProtocol):
         lines += [b"%s: %s\r\n" % pair for pair in answer.headers]
         self.transport.write(b"".join([*lines, b"\r\n", answer.body]))
         cycle.response_started = cycle.response_complete = True
-        cycle.on_response()
+        if self.pipeline:
+            # Its turn begins in there, and so would that of the one behind it, within each other.
+            self.loop.call_soon(cycle.on_response)
+        else:
+            cycle.on_response()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Whoever works on an answer is told; uvicorn tells of the last request that came."""

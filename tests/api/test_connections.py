@@ -131,6 +131,37 @@ def test_who_is_turned_away_is_answered_by_the_head_alone_and_the_next_one_is_se
     assert served == ["/free"]
 
 
+def test_any_number_that_came_behind_another_are_turned_away_in_their_order() -> None:
+    count = 3000
+
+    async def story() -> bytes:
+        go_on = asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await go_on.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+        def turn_away(scope: Any) -> TurnedAway | None:
+            if scope["path"] == "/free":
+                return None
+            return TurnedAway(429, [(b"content-length", b"0")], b"")
+
+        connection, transport = connected(app, turn_away)
+        full = b"POST /full HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+        connection.data_received(full.replace(b"full", b"free") + count * full)
+        assert not transport.write.called
+        go_on.set()
+        async with asyncio.timeout(60):
+            while connection.pipeline or not connection.cycle.response_complete:
+                await asyncio.sleep(0)
+        return b"".join(call.args[0] for call in transport.write.mock_calls)
+
+    written = asyncio.run(story())
+    assert written.startswith(b"HTTP/1.1 200 ")
+    assert written.count(b"HTTP/1.1 429 ") == count
+
+
 @pytest.mark.parametrize(
     "head",
     [
