@@ -3,9 +3,9 @@
 A server of its own (`candor serve`, loopback, three of the shipped models) gets what is good, bad
 and impatient at once:
 
-- the rate that it can sustain is measured first, in a closed loop with reloads going on: that of the
-  slowest of several spans of ten seconds, since what a machine does in its best moments it does not
-  do for an hour;
+- the rate that it can sustain is measured first, in a closed loop with reloads going on: that of
+  the slowest of several spans of ten seconds, since what a machine does in its best moments it does
+  not do for an hour;
 - then requests come at 80 % of it as a Poisson process from a seed, whatever the answers take:
   /predict as JSON and as .npy, /eval, /v2 infer, /query now and then, of three models;
 - every 10 s a model gets other weights (its file changes, then POST /models/NAME/reload); each
