@@ -93,8 +93,9 @@ class Plan:
 
     @property
     def warm_up_s(self) -> float:
-        """What is left out of the questions whether memory and latency are flat."""
-        return min(120.0, self.seconds / 5)
+        """What is left out of the questions whether memory and latency are flat: an allocator that
+        serves reloads and requests at once comes to what it needs within some tens of reloads."""
+        return min(600.0, self.seconds / 5)
 
 
 async def soak(
