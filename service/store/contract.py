@@ -111,6 +111,7 @@ class Sample:
         labelled_time: seconds since the epoch.
         lease: by which it is somebody's to label; None where it is nobody's.
         lease_until: seconds since the epoch.
+        decided_lease: by which it got its label or was skipped; None where it was by none.
     """
 
     id: str
@@ -126,6 +127,17 @@ class Sample:
     labelled_time: float | None = None
     lease: str | None = None
     lease_until: float = 0.0
+    decided_lease: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How far the labelling of a model's samples is; `leased` are some of the unlabelled ones."""
+
+    unlabelled: int = 0
+    leased: int = 0
+    labelled: int = 0
+    skipped: int = 0
 
 
 def described(sample: Sample) -> dict[str, Any]:

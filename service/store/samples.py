@@ -29,6 +29,7 @@ from sqlalchemy import (
     delete,
     event,
     func,
+    null,
     select,
     true,
     tuple_,
@@ -47,8 +48,17 @@ from service.errors import (
     StoreError,
 )
 from service.store import migrations
-from service.store.contract import NewSample, Sample, Status, digest, new_id, packed, unpacked
-from service.store.tables import NONE, SCORES, ordering, samples
+from service.store.contract import (
+    Counts,
+    NewSample,
+    Sample,
+    Status,
+    digest,
+    new_id,
+    packed,
+    unpacked,
+)
+from service.store.tables import LEASED, NONE, SCORES, ordering, samples
 
 _BUSY_S = 5
 """Seconds that another's lock is waited for, and PostgreSQL's host."""
@@ -225,8 +235,27 @@ class SampleStore:
             rows = connection.execute(taken.order_by(key.desc(), samples.c.id.desc())).all()
         return lease, [_sample(row) for row in rows]
 
+    def renew(self, lease: str, seconds: float) -> list[str]:
+        """Have a lease last so long from now on.
+
+        Returns:
+            The ids of what it holds: what nobody decided, and nobody else was given meanwhile.
+        """
+        longer = update(samples).where(samples.c.lease == lease)
+        longer = longer.values(lease_until=self._now() + seconds)
+        with self._writing() as connection:
+            return list(connection.scalars(longer.returning(samples.c.id)))
+
+    def release(self, lease: str) -> int:
+        """Give back what a lease holds, for others to be given; returns how many there were."""
+        free = update(samples).where(samples.c.lease == lease)
+        with self._writing() as connection:
+            return connection.execute(free.values(lease=None, lease_until=0.0)).rowcount
+
     def label(self, number: str, label: Any, lease: str | None = None) -> Sample:
         """Give a sample its label, or without a lease another one than it had.
+
+        The same again by the same lease changes nothing, for who cannot know whether it arrived.
 
         Raises:
             SampleNotFound: there is none of this id.
@@ -238,6 +267,44 @@ class SampleStore:
         """Leave a sample without a label, for good. Raises as `label`, and where it has one."""
         unlabelled = samples.c.status != Status.LABELLED
         return self._decide(number, lease, unlabelled, status=Status.SKIPPED, label=None)
+
+    def undo(self, number: str, lease: str | None = None, seconds: float = 0.0) -> Sample:
+        """Have a sample without its label again, or not skipped.
+
+        Args:
+            number: of the sample.
+            lease: by which it was decided, and which holds it again, so that a decision of somebody
+                else's is not undone; None whoever decided, and then nobody holds it.
+            seconds: for which the lease holds it. The same again by the same lease is no error.
+
+        Raises:
+            SampleNotFound: there is none of this id.
+            SampleConflict: it was not decided, or not by this lease.
+        """
+        self.get(number)
+        decided = and_(samples.c.id == number, samples.c.status != Status.UNLABELLED)
+        mine = true() if lease is None else samples.c.decided_lease == lease
+        until = 0.0 if lease is None else self._now() + seconds
+        change = update(samples).where(decided, mine)
+        change = change.values(
+            status=Status.UNLABELLED,
+            label=null(),
+            labelled_time=None,
+            lease=lease,
+            lease_until=until,
+            decided_lease=None,
+        )
+        with self._writing() as connection:
+            row = connection.execute(change.returning(samples)).one_or_none()
+        if row is not None:
+            return _sample(row)
+        now = self.get(number)
+        if lease is not None and now.lease == lease:
+            return now
+        why = "has no label" if now.status is Status.UNLABELLED else "was not decided by this lease"
+        raise SampleConflict(
+            f"sample {number} {why}: there is nothing to undo", field="lease", received=lease
+        )
 
     def remove(
         self,
@@ -269,6 +336,21 @@ class SampleStore:
         query = query.group_by(samples.c.model, samples.c.status)
         with self._reading() as connection:
             return {(model, status): count for model, status, count in connection.execute(query)}
+
+    def progress(self, model: str | None = None) -> Mapping[str, Counts]:
+        """By model how far its labelling is; of one model, or of all that have samples."""
+        of = [samples.c.model == model] if model is not None else []
+        kinds = select(samples.c.model, samples.c.status, func.count()).where(*of)
+        kinds = kinds.group_by(samples.c.model, samples.c.status)
+        held = select(samples.c.model, func.count()).where(*of, LEASED)
+        held = held.where(samples.c.lease_until >= self._now()).group_by(samples.c.model)
+        found: dict[str, dict[str, int]] = {}
+        with self._reading() as connection:
+            for name, status, count in connection.execute(kinds):
+                found.setdefault(name, {})[status] = count
+            for name, count in connection.execute(held):
+                found.setdefault(name, {})["leased"] = count
+        return {name: Counts(**counts) for name, counts in sorted(found.items())}
 
     def every(self, model: str | None, status: Status | None) -> Iterator[Sample]:
         """All samples, of a model or of all, in the order of their ids, read in parts."""
@@ -370,14 +452,23 @@ class SampleStore:
         self, number: str, lease: str | None, condition: ColumnElement[bool], **values: Any
     ) -> Sample:
         mine = samples.c.lease_until < self._now() if lease is None else samples.c.lease == lease
-        values |= {"labelled_time": time.time(), "lease": None, "lease_until": 0.0}
+        values |= {
+            "labelled_time": time.time(),
+            "lease": None,
+            "lease_until": 0.0,
+            "decided_lease": lease,
+        }
         change = update(samples).where(samples.c.id == number, mine, condition).values(**values)
-        before = self.get(number)
+        self.get(number)
         with self._writing() as connection:
             row = connection.execute(change.returning(samples)).one_or_none()
         if row is not None:
             return _sample(row)
-        left_s = max(0.0, before.lease_until - time.time())
+        now = self.get(number)
+        wanted = values["status"], values["label"]
+        if lease is not None and now.decided_lease == lease and (now.status, now.label) == wanted:
+            return now
+        left_s = max(0.0, now.lease_until - time.time())
         if left_s > 0:
             why = f"is somebody else's to label for another {left_s:.0f} seconds"
         elif lease is not None:
@@ -533,4 +624,5 @@ def _sample(row: Row[Any]) -> Sample:
         labelled_time=row.labelled_time,
         lease=row.lease,
         lease_until=row.lease_until,
+        decided_lease=row.decided_lease,
     )

@@ -34,6 +34,9 @@ def ordering(score: str) -> ColumnElement[float]:
     return func.coalesce(literal_column(score), literal_column(f"{NONE}", Float(53)))
 
 
+LEASED = literal_column("lease").is_not(None)
+"""Only a sample without a label has a lease, which may have ended."""
+
 metadata = MetaData()
 
 samples = Table(
@@ -52,10 +55,12 @@ samples = Table(
     Column("labelled_time", Float(53)),
     Column("lease", String(32)),
     Column("lease_until", Float(53), nullable=False, default=0.0),
+    Column("decided_lease", String(32)),
     # Last: whoever looks at the others need not read it.
     Column("input", LargeBinary, nullable=False),
     # The same input is worth one label, whoever sends it how often.
     UniqueConstraint("model", "digest", name="samples_once"),
     *(Index(f"samples_by_{name}", "model", "status", ordering(name), "id") for name in SCORES),
     Index("samples_by_time", "model", "time"),
+    Index("samples_by_lease", "lease", sqlite_where=LEASED, postgresql_where=LEASED),
 )

@@ -15,7 +15,7 @@ from sqlalchemy import event, select, text
 from sqlalchemy.exc import DBAPIError
 
 from service.errors import InvalidInput, SampleConflict, SampleNotFound, StoreError
-from service.store.contract import NewSample, Sample, Status
+from service.store.contract import Counts, NewSample, Sample, Status
 from service.store.samples import Limits, SampleStore
 from service.store.tables import ordering, samples
 
@@ -131,6 +131,124 @@ def test_a_lease_ends(store: SampleStore) -> None:
     _, [sample] = store.lease("digits", "variance", 1, 0.05)
     time.sleep(0.1)
     assert store.label(sample.id, 4).label == 4
+
+
+def test_a_lease_is_renewed_for_what_it_still_holds(store: SampleStore) -> None:
+    first, second, third = fill(store, 3)
+    lease, _ = store.lease("digits", "variance", 3, 0.05)
+    time.sleep(0.1)
+    # It ended, and what nobody else was given is held again.
+    other, [taken] = store.lease("digits", "variance", 1, 60.0)
+    store.label(second.id, 1)
+    assert taken.id == first.id
+    assert store.renew(lease, 60.0) == [third.id]
+    assert store.lease("digits", "variance", 3, 60.0)[1] == []
+    assert store.renew(other, 60.0) == [first.id]
+    assert store.renew("0" * 32, 60.0) == []
+
+
+def test_what_is_given_back_is_for_others(store: SampleStore) -> None:
+    first, second, third = fill(store, 3)
+    lease, _ = store.lease("digits", "variance", 3, 60.0)
+    store.label(second.id, 1, lease)
+    assert store.release(lease) == 2
+    assert store.release(lease) == 0
+    assert [s.id for s in store.lease("digits", "variance", 3, 60.0)[1]] == [first.id, third.id]
+    with pytest.raises(SampleConflict, match="somebody else's"):
+        store.label(first.id, 1, lease)
+    assert store.get(second.id).label == 1
+
+
+def test_a_decision_is_undone_by_who_made_it(store: SampleStore) -> None:
+    first, second, _ = fill(store, 3)
+    lease, _ = store.lease("digits", "variance", 2, 60.0)
+    store.label(first.id, 7, lease)
+    store.skip(second.id, lease)
+    undone = store.undo(first.id, lease, 60.0)
+    assert (undone.status, undone.label, undone.labelled_time) == (Status.UNLABELLED, None, None)
+    # It is held again, so that nobody else is given it before it is decided anew.
+    assert undone.lease == lease
+    assert first.id not in [s.id for s in store.lease("digits", "variance", 3, 60.0)[1]]
+    assert store.undo(first.id, lease, 60.0).lease == lease
+    assert store.label(first.id, 8, lease).label == 8
+    assert store.undo(second.id, lease, 60.0).status is Status.UNLABELLED
+    # Somebody has corrected the label since: that is not undone.
+    store.label(first.id, 9)
+    with pytest.raises(SampleConflict, match="was not decided by this lease"):
+        store.undo(first.id, lease, 60.0)
+    assert store.get(first.id).label == 9
+
+
+def test_without_a_lease_any_decision_is_undone_and_nobody_holds_the_sample(
+    store: SampleStore,
+) -> None:
+    [sample] = fill(store, 1)
+    with pytest.raises(SampleConflict, match="has no label"):
+        store.undo(sample.id)
+    with pytest.raises(SampleNotFound):
+        store.undo("none")
+    lease, _ = store.lease("digits", "variance", 1, 60.0)
+    store.label(sample.id, 7, lease)
+    assert store.undo(sample.id).lease is None
+    assert [s.id for s in store.lease("digits", "variance", 1, 60.0)[1]] == [sample.id]
+
+
+def test_who_does_not_know_whether_a_label_arrived_sends_it_again(store: SampleStore) -> None:
+    first, second = fill(store, 2)
+    lease, _ = store.lease("digits", "variance", 2, 60.0)
+    for _ in range(2):
+        assert store.label(first.id, [1, 2], lease).label == [1, 2]
+        assert store.skip(second.id, lease).status is Status.SKIPPED
+    with pytest.raises(SampleConflict, match="not held by this lease"):
+        store.label(first.id, [1], lease)
+    store.label(first.id, [3])
+    with pytest.raises(SampleConflict, match="not held by this lease"):
+        store.label(first.id, [1, 2], lease)
+
+
+def test_progress_is_counted_by_model(store: SampleStore) -> None:
+    first, second, *_ = fill(store, 6)
+    fill(store, 2, model="co2")
+    store.lease("co2", "variance", 1, 0.05)
+    store.label(first.id, 1)
+    store.skip(second.id)
+    store.lease("digits", "variance", 3, 60.0)
+    time.sleep(0.1)
+    digits = Counts(unlabelled=4, leased=3, labelled=1, skipped=1)
+    assert store.progress() == {"co2": Counts(unlabelled=2), "digits": digits}
+    assert store.progress("digits") == {"digits": digits}
+    assert store.progress("none") == {}
+
+
+def test_a_store_of_an_earlier_version_is_brought_up_to_date(url: str) -> None:
+    store = SampleStore(url)
+    store.prepare()
+    samples = fill(store, 2)
+    with store._engine.begin() as connection:
+        connection.execute(text("DROP INDEX samples_by_lease"))
+        connection.execute(text("ALTER TABLE samples DROP COLUMN decided_lease"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    store.close()
+    again = SampleStore(url)
+    lease, given = again.lease("digits", "variance", 2, 60.0)
+    assert [s.id for s in given] == [s.id for s in samples]
+    again.label(samples[0].id, 1, lease)
+    assert again.undo(samples[0].id, lease, 60.0).lease == lease
+    again.close()
+
+
+def test_what_a_lease_holds_is_found_by_an_index(url: str) -> None:
+    store = SampleStore(url)
+    fill(store, 50)
+    lease, _ = store.lease("digits", "variance", 3, 60.0)
+    held = f"SELECT id FROM samples WHERE lease = '{lease}'"
+    with store._reading() as connection:
+        words = "EXPLAIN QUERY PLAN " if store._is_sqlite else "EXPLAIN "
+        if not store._is_sqlite:
+            connection.exec_driver_sql("SET enable_seqscan = off")
+        plan = " ".join(map(str, connection.exec_driver_sql(words + held).all()))
+    assert "samples_by_lease" in plan
+    store.close()
 
 
 def test_deleted_is_deleted(store: SampleStore) -> None:
