@@ -39,6 +39,7 @@ SampleStatus = Literal["unlabelled", "labelled", "skipped"]
 Name = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 """Text that any database takes."""
 Lease = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+LeaseSeconds = Annotated[float, Field(gt=0, le=86_400)]
 ScoreName = Literal["variance", "predictive_entropy", "mutual_information", "variation_ratio"]
 """As of `store.tables.SCORES`."""
 
@@ -189,8 +190,8 @@ class LeaseRequest(Closed):
 
     model: Name = Field(description="of which model")
     limit: int = Field(10, ge=1, le=1000, description="samples at most")
-    seconds: float = Field(
-        300.0, gt=0, le=86_400, description="for which nobody else gets them or labels them"
+    seconds: LeaseSeconds = Field(
+        300.0, description="for which nobody else gets them or labels them"
     )
     order: ScoreName | None = Field(None, description="as of GET /samples")
 
@@ -209,6 +210,36 @@ class SkipRequest(Closed):
     """Body of `POST /samples/{id}/skip`; may be empty."""
 
     lease: Lease | None = Field(None, description="needed where the sample is leased")
+
+
+class RenewRequest(Closed):
+    """Body of `POST /samples/lease/renew`."""
+
+    lease: Lease = Field(description="of POST /samples/lease")
+    seconds: LeaseSeconds = Field(300.0, description="for which it holds from now on")
+
+
+class ReleaseRequest(Closed):
+    """Body of `POST /samples/lease/release`."""
+
+    lease: Lease = Field(description="of POST /samples/lease")
+
+
+class UndoRequest(Closed):
+    """Body of `POST /samples/{id}/undo`; may be empty."""
+
+    lease: Lease | None = Field(
+        None,
+        description="by which the sample was decided, and which then holds it again: a decision of "
+        "somebody else's is not undone; default: whoever decided, and then nobody holds it",
+    )
+    seconds: LeaseSeconds = Field(300.0, description="for which the lease holds it")
+
+
+class CountsQuery(Closed):
+    """Query of `GET /samples/counts`."""
+
+    model: Name | None = Field(None, description="of which model; default: all that have samples")
 
 
 class SampleInfo(BaseModel):
@@ -240,6 +271,38 @@ class LeasedSamples(BaseModel):
     lease: str = Field(description="to be sent along with a label or a skip")
     until: str = Field(description="when it ends, ISO 8601")
     samples: list[SampleInfo]
+
+
+class RenewedLease(BaseModel):
+    """Answer of `POST /samples/lease/renew`."""
+
+    lease: str
+    until: str = Field(description="when it ends, ISO 8601")
+    held: list[str] = Field(
+        description="ids of what it holds: neither decided nor given to somebody else meanwhile"
+    )
+
+
+class Released(BaseModel):
+    """Answer of `POST /samples/lease/release`."""
+
+    released: int
+
+
+class SampleCounts(BaseModel):
+    """How far the labelling of a model's samples is."""
+
+    model: str
+    unlabelled: int = Field(description="leased ones among them")
+    leased: int = Field(description="somebody's to label now")
+    labelled: int
+    skipped: int
+
+
+class SampleProgress(BaseModel):
+    """Answer of `GET /samples/counts`."""
+
+    counts: list[SampleCounts] = Field(description="by name of the model")
 
 
 class Removed(BaseModel):

@@ -22,18 +22,26 @@ from service.errors import InvalidInput, ModelNotFound
 from service.registry.labels import check_label, encode
 from service.registry.loading import LoadedModel
 from service.schemas import (
+    CountsQuery,
     ExportQuery,
     LabelRequest,
     LeasedSamples,
     LeaseRequest,
+    Released,
+    ReleaseRequest,
     Removed,
     RemoveQuery,
+    RenewedLease,
+    RenewRequest,
+    SampleCounts,
     SampleInfo,
     SamplePage,
+    SampleProgress,
     SamplesQuery,
     SkipRequest,
+    UndoRequest,
 )
-from service.store.contract import Sample, Status, described, moment
+from service.store.contract import Counts, Sample, Status, described, moment
 from service.store.export import write_jsonl, write_npz, write_parquet
 
 router = APIRouter(prefix="/samples", responses=problems(422, 503))
@@ -76,6 +84,43 @@ def lease(request: Request, body: LeaseRequest) -> Response:
     number, found = service.store.lease(body.model, order, body.limit, body.seconds)
     samples = [described(sample) for sample in found]
     return write_json({"lease": number, "until": moment(until), "samples": samples})
+
+
+@router.post("/lease/renew", responses=problems(400, 413, 415, 429))
+def renew(request: Request, body: RenewRequest) -> RenewedLease:
+    """Have a lease last longer, for what it still holds."""
+    until = time.time() + body.seconds
+    held = service_of(request).store.renew(body.lease, body.seconds)
+    return RenewedLease(lease=body.lease, until=moment(until), held=held)
+
+
+@router.post("/lease/release", responses=problems(400, 413, 415, 429))
+def release(request: Request, body: ReleaseRequest) -> Released:
+    """Give back what a lease holds, so that others are given it at once."""
+    return Released(released=service_of(request).store.release(body.lease))
+
+
+@router.get("/counts", responses=problems(404))
+def counts(request: Request, query: Annotated[CountsQuery, Query()]) -> SampleProgress:
+    """How many samples of each model wait for a label, are somebody's, are labelled or skipped."""
+    service = service_of(request)
+    _once(request)
+    found = service.store.progress(query.model)
+    if query.model is not None and not found:
+        _check_known(service, query.model)
+        found = {query.model: Counts()}
+    return SampleProgress(
+        counts=[
+            SampleCounts(
+                model=model,
+                unlabelled=of.unlabelled,
+                leased=of.leased,
+                labelled=of.labelled,
+                skipped=of.skipped,
+            )
+            for model, of in found.items()
+        ]
+    )
 
 
 @router.get(
@@ -167,6 +212,16 @@ def label(request: Request, number: Number, body: LabelRequest) -> Response:
 def skip(request: Request, number: Number, body: SkipRequest | None = None) -> Response:
     """Leave a sample without a label: nobody is asked for it again."""
     return _answer(service_of(request).store.skip(number, None if body is None else body.lease))
+
+
+@router.post(
+    "/{number}/undo",
+    responses={200: {"model": SampleInfo}, **problems(400, 404, 409, 413, 415, 429)},
+)
+def undo(request: Request, number: Number, body: UndoRequest | None = None) -> Response:
+    """Take back a label or a skip: the sample waits for a label again."""
+    asked = body or UndoRequest()
+    return _answer(service_of(request).store.undo(number, asked.lease, asked.seconds))
 
 
 def _answer(sample: Sample) -> Response:

@@ -20,6 +20,8 @@ from service.tokens import SCOPES, Token, find
 OPEN = frozenset[str]()
 _PREDICT = frozenset({"predict"})
 _LABEL = frozenset({"label"})
+_MODELS = _PREDICT | _LABEL
+"""Who labels has to know what the labels are."""
 _METRICS = frozenset({"metrics", "predict"})
 _ADMIN = frozenset({"admin"})
 _ANY = frozenset(SCOPES)
@@ -42,19 +44,23 @@ ACCESS: dict[str, Methods] = {
     "/predict": {"POST": _PREDICT},
     "/eval": {"POST": _PREDICT},
     "/query": {"POST": _PREDICT},
-    "/models": {"GET": _PREDICT},
-    "/models/{name}": {"GET": _PREDICT},
-    "/models/{name}/versions/{version}": {"GET": _PREDICT},
-    "/models/{name}/example": {"GET": _PREDICT},
+    "/models": {"GET": _MODELS},
+    "/models/{name}": {"GET": _MODELS},
+    "/models/{name}/versions/{version}": {"GET": _MODELS},
+    "/models/{name}/example": {"GET": _MODELS},
     "/models/{name}/load": {"POST": _ADMIN},
     "/models/{name}/unload": {"POST": _ADMIN},
     "/models/{name}/reload": {"POST": _ADMIN},
     "/samples": {"GET": _LABEL, "DELETE": _ADMIN},
     "/samples/lease": {"POST": _LABEL},
+    "/samples/lease/renew": {"POST": _LABEL},
+    "/samples/lease/release": {"POST": _LABEL},
+    "/samples/counts": {"GET": _LABEL},
     "/samples/export": {"GET": _LABEL},
     "/samples/{number}": {"GET": _LABEL, "DELETE": _ADMIN},
     "/samples/{number}/label": {"POST": _LABEL},
     "/samples/{number}/skip": {"POST": _LABEL},
+    "/samples/{number}/undo": {"POST": _LABEL},
     "/label-studio/health": {"GET": _LABEL},
     "/label-studio/setup": {"POST": _LABEL},
     "/label-studio/predict": {"POST": _LABEL},

@@ -29,7 +29,7 @@ from service.client.answers import (
     seconds,
 )
 from service.errors import ServerUnreachable
-from service.schemas import ModelInfo, ModelList
+from service.schemas import ModelInfo, ModelList, SampleCounts, SampleProgress
 
 AnswerT = TypeVar("AnswerT")
 
@@ -100,6 +100,24 @@ class Calls:
         content = orjson.loads(response.content)
         return SamplePage([read_sample(one) for one in content["samples"]], lease=content["lease"])
 
+    def renew(self, lease: str, seconds: float | None) -> Steps[list[str]]:
+        """Steps of `POST /samples/lease/renew`."""
+        asked = {"lease": lease, **_given({"seconds": seconds})}
+        response = yield from self._send(self._request("POST", "/samples/lease/renew", json=asked))
+        held: list[str] = orjson.loads(response.content)["held"]
+        return held
+
+    def release(self, lease: str) -> Steps[int]:
+        """Steps of `POST /samples/lease/release`."""
+        request = self._request("POST", "/samples/lease/release", json={"lease": lease})
+        return int(orjson.loads((yield from self._send(request)).content)["released"])
+
+    def counts(self, options: Mapping[str, Any]) -> Steps[list[SampleCounts]]:
+        """Steps of `GET /samples/counts`."""
+        request = self._request("GET", "/samples/counts", params=_given(options))
+        response = yield from self._send(request)
+        return SampleProgress.model_validate_json(response.content).counts
+
     def label(self, number: str, label: Any, lease: str | None) -> Steps[KeptSample]:
         """Steps of `POST /samples/{id}/label`."""
         return (yield from self._decide(number, "label", {"label": label}, lease))
@@ -107,6 +125,10 @@ class Calls:
     def skip(self, number: str, lease: str | None) -> Steps[KeptSample]:
         """Steps of `POST /samples/{id}/skip`."""
         return (yield from self._decide(number, "skip", {}, lease))
+
+    def undo(self, number: str, lease: str | None, seconds: float | None) -> Steps[KeptSample]:
+        """Steps of `POST /samples/{id}/undo`."""
+        return (yield from self._decide(number, "undo", _given({"seconds": seconds}), lease))
 
     def remove(self, options: Mapping[str, Any]) -> Steps[int]:
         """Steps of `DELETE /samples`."""

@@ -21,7 +21,7 @@ from service.client.answers import (
     Selection,
 )
 from service.client.calls import AnswerT, Calls, Steps, predict_options, query_options
-from service.schemas import ModelInfo
+from service.schemas import ModelInfo, SampleCounts
 
 
 class Client:
@@ -122,6 +122,18 @@ class Client:
         options = {"model": model, "limit": limit, "seconds": seconds, "order": order}
         return self._drive(self._calls.lease(options))
 
+    def renew(self, lease: str, *, seconds: float | None = None) -> list[str]:
+        """`POST /samples/lease/renew`: it lasts so long from now on; ids of what it still holds."""
+        return self._drive(self._calls.renew(lease, seconds))
+
+    def release(self, lease: str) -> int:
+        """`POST /samples/lease/release`: what it holds is for others; how many there were."""
+        return self._drive(self._calls.release(lease))
+
+    def counts(self, *, model: str | None = None) -> list[SampleCounts]:
+        """`GET /samples/counts`: by model how many wait, are leased, labelled and skipped."""
+        return self._drive(self._calls.counts({"model": model}))
+
     def label(self, number: str, label: Any, *, lease: str | None = None) -> KeptSample:
         """`POST /samples/{id}/label`: a class by name or index, a list of those that hold, or a
         number."""
@@ -130,6 +142,13 @@ class Client:
     def skip(self, number: str, *, lease: str | None = None) -> KeptSample:
         """`POST /samples/{id}/skip`: nobody is asked for it again."""
         return self._drive(self._calls.skip(number, lease))
+
+    def undo(
+        self, number: str, *, lease: str | None = None, seconds: float | None = None
+    ) -> KeptSample:
+        """`POST /samples/{id}/undo`: takes a label or a skip back; by the lease that gave it, which
+        then holds the sample again, or whoever gave it."""
+        return self._drive(self._calls.undo(number, lease, seconds))
 
     def remove_samples(self, *, model: str | None = None, request_id: str | None = None) -> int:
         """`DELETE /samples`: for good; returns how many there were."""
@@ -277,6 +296,18 @@ class AsyncClient:
         options = {"model": model, "limit": limit, "seconds": seconds, "order": order}
         return await self._drive(self._calls.lease(options))
 
+    async def renew(self, lease: str, *, seconds: float | None = None) -> list[str]:
+        """See `Client.renew`."""
+        return await self._drive(self._calls.renew(lease, seconds))
+
+    async def release(self, lease: str) -> int:
+        """See `Client.release`."""
+        return await self._drive(self._calls.release(lease))
+
+    async def counts(self, *, model: str | None = None) -> list[SampleCounts]:
+        """See `Client.counts`."""
+        return await self._drive(self._calls.counts({"model": model}))
+
     async def label(self, number: str, label: Any, *, lease: str | None = None) -> KeptSample:
         """See `Client.label`."""
         return await self._drive(self._calls.label(number, label, lease))
@@ -284,6 +315,12 @@ class AsyncClient:
     async def skip(self, number: str, *, lease: str | None = None) -> KeptSample:
         """See `Client.skip`."""
         return await self._drive(self._calls.skip(number, lease))
+
+    async def undo(
+        self, number: str, *, lease: str | None = None, seconds: float | None = None
+    ) -> KeptSample:
+        """See `Client.undo`."""
+        return await self._drive(self._calls.undo(number, lease, seconds))
 
     async def remove_samples(
         self, *, model: str | None = None, request_id: str | None = None

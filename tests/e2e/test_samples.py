@@ -163,6 +163,72 @@ def test_labels_and_skips(client: Client) -> None:
     assert client.samples(model="digits", status="skipped").samples[0].id == second.id
 
 
+def test_a_lease_is_renewed_and_given_back(client: Client) -> None:
+    fill(client, 3)
+    first, second, third = client.samples(model="digits").samples
+    mine = client.lease("digits", limit=2, seconds=30.0)
+    assert mine.lease is not None
+    client.label(first.id, 1, lease=mine.lease)
+    assert client.renew(mine.lease, seconds=600.0) == [second.id]
+    with pytest.raises(SampleConflict, match="for another") as raised:
+        client.label(second.id, 1)
+    assert (raised.value.retry_after_s or 0) > 500
+    assert client.release(mine.lease) == 1
+    assert client.renew(mine.lease) == []
+    assert [s.id for s in client.lease("digits", limit=9).samples] == [second.id, third.id]
+
+
+def test_a_label_and_a_skip_are_undone(client: Client) -> None:
+    fill(client, 3)
+    mine = client.lease("digits", limit=2)
+    first, second = mine.samples
+    client.label(first.id, 1, lease=mine.lease)
+    client.skip(second.id, lease=mine.lease)
+    undone = client.undo(first.id, lease=mine.lease, seconds=60.0)
+    assert (undone.status, undone.label, undone.labelled_time) == ("unlabelled", None, None)
+    assert first.id not in [s.id for s in client.lease("digits", limit=9).samples]
+    assert client.label(first.id, 2, lease=mine.lease).label == "2"
+    # The same again is what a client sends that heard no answer.
+    assert client.label(first.id, 2, lease=mine.lease).label == "2"
+    client.label(first.id, 3)
+    with pytest.raises(SampleConflict, match="was not decided by this lease"):
+        client.undo(first.id, lease=mine.lease)
+    assert client.undo(second.id).status == "unlabelled"
+    with pytest.raises(SampleConflict, match="nothing to undo"):
+        client.undo(second.id)
+
+
+def test_progress_is_counted(client: Client, keeping: Server) -> None:
+    fill(client, 5)
+    assert len(client.lease("digits", limit=2, seconds=60.0).samples) == 2
+    other = client.samples(model="digits", status="unlabelled").samples[-1]
+    client.label(other.id, 4)
+    [digits] = client.counts(model="digits")
+    assert digits.model_dump() == {
+        "model": "digits",
+        "unlabelled": 4,
+        "leased": 2,
+        "labelled": 1,
+        "skipped": 0,
+    }
+    assert client.counts() == [digits]
+    # One whose samples are none, yet.
+    [none] = client.counts(model="co2")
+    assert (none.unlabelled, none.labelled) == (0, 0)
+
+    async def the_same() -> list[str]:
+        async with AsyncClient(keeping.url) as both:
+            assert await both.counts(model="digits") == [digits]
+            assert (await both.undo(other.id)).status == "unlabelled"
+            lease = await both.lease("digits", limit=1)
+            assert lease.lease is not None
+            held = await both.renew(lease.lease, seconds=60.0)
+            assert await both.release(lease.lease) == 1
+            return held
+
+    assert len(asyncio.run(the_same())) == 1
+
+
 def test_what_was_labelled_leaves_as_a_training_set(client: Client, keeping: Server) -> None:
     fill(client, 4)
     digits = {}
@@ -237,6 +303,13 @@ def test_deleted_is_deleted(client: Client, keeping: Server) -> None:
         ("POST", "/lease", b'{"model": "\\ud800"}', 422, "model", "string"),
         ("POST", "/lease", b'{"model": "cats"}', 404, "model", "digits"),
         ("POST", "/lease", b'{"model": "digits", "seconds": -1}', 422, "seconds", "greater than 0"),
+        ("POST", "/lease/renew", b"{}", 422, "lease", "missing"),
+        ("POST", "/lease/release", b'{"lease": "mine"}', 422, "lease", "`lease` is"),
+        ("POST", "/none/undo", None, 404, "id", "no sample none"),
+        ("POST", "/ID/undo", b'{"seconds": 0}', 422, "seconds", "greater than 0"),
+        ("POST", "/ID/undo", None, 409, "lease", "nothing to undo"),
+        ("GET", "/counts?model=cats", None, 404, "model", "digits"),
+        ("GET", "/counts?status=all", None, 422, "status", "model"),
     ],
 )
 def test_what_does_not_fit_is_named(
