@@ -435,6 +435,9 @@ class VersionInfo(BaseModel):
     warnings: list[str] = []
     strategy: StrategyInfo | None = None
     calibration: dict[str, Any] | None = None
+    output_shape: list[int] | None = Field(
+        None, description="of one row's mean, [C, D...]; −1 is a place that follows the input's"
+    )
     device: str | None = None
     precision: str | None = None
     parameters: int | None = Field(None, description="numbers that were trained, of all members")
@@ -461,6 +464,9 @@ class ModelInfo(BaseModel):
     task: str | None = None
     description: str | None = None
     input: InputInfo | None = None
+    features: list[str] | None = Field(
+        None, description="names of the numbers of a row, where model.toml has them"
+    )
     labels: list[str] | None = None
     passes: int | None = None
     seed: int | None = None

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from service.errors import InvalidInput, ModelBroken
 from service.registry.policy import Serving
@@ -25,12 +25,16 @@ _Dimension = Annotated[int, Field(ge=-1)]
 
 
 class InputSpec(BaseModel):
-    """Shape and type of one input row; −1 stands for a dimension that may vary."""
+    """Shape and type of one input row; −1 stands for a dimension that may vary.
+
+    `features` are the names of a row's numbers, for people who look at one.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     shape: tuple[_Dimension, ...] = Field(strict=False)
     dtype: str = "float32"
+    features: tuple[str, ...] | None = Field(None, strict=False)
 
     @field_validator("shape")
     @classmethod
@@ -45,6 +49,16 @@ class InputSpec(BaseModel):
         if dtype not in DTYPES:
             raise ValueError(f"known are {', '.join(DTYPES)}")
         return dtype
+
+    @field_validator("features")
+    @classmethod
+    def _one_a_number(
+        cls, features: tuple[str, ...] | None, info: ValidationInfo
+    ) -> tuple[str, ...] | None:
+        shape = info.data.get("shape")
+        if features is not None and shape is not None and shape != (len(features),):
+            raise ValueError(f"{len(features)} names are of rows [{len(features)}], not {[*shape]}")
+        return features
 
 
 class Manifest(BaseModel):

@@ -30,6 +30,12 @@ def test_defaults(tmp_path: Path) -> None:
     assert (manifest.labels, manifest.stochastic, manifest.description) == (None, (), "")
 
 
+def test_the_numbers_of_a_row_may_have_names(tmp_path: Path) -> None:
+    row = 'task = "binary"\n[input]\nshape = [2]\nfeatures = ["width", "height"]'
+    assert read(tmp_path, text=row).input.features == ("width", "height")
+    assert read(tmp_path).input.features is None
+
+
 def test_a_request_overrides_what_it_names(tmp_path: Path) -> None:
     manifest = read(tmp_path, 'passes = 20\nseed = 7\nmasks = "independent"')
     assert manifest.plan_for() == SamplePlan(20, 7, Masks.INDEPENDENT)
@@ -75,6 +81,7 @@ def test_fields_that_exclude_each_other_are_named(
         ('network = "../network.py;build"', "", "`network`"),
         ("labels = 3", "", "`labels`"),
         ("", 'dtype = "float31"', "known are float32"),
+        ("", 'features = ["a", "b"]', "2 names are of rows [2], not [3, -1]"),
     ],
 )
 def test_what_it_may_not_say_is_named(
