@@ -497,6 +497,13 @@ class Example(BaseModel):
     inputs: list[Any] = Field(description="[B, D...]: rows as POST /predict takes them")
 
 
+class Vocabulary(BaseModel):
+    """Answer of `GET /models/{name}/vocabulary`."""
+
+    model: str
+    tokens: list[str] = Field(description="what the numbers 0, 1, … of an input stand for")
+
+
 class Problem(BaseModel):
     """An error, RFC 9457."""
 

@@ -15,6 +15,7 @@ from service.registry.example import example_inputs
 from service.registry.loading import LoadedModel
 from service.registry.policy import CANARY, Serving
 from service.registry.registry import Model, Version
+from service.registry.vocabulary import tokens_of
 from service.schemas import (
     Example,
     InputInfo,
@@ -23,6 +24,7 @@ from service.schemas import (
     SiteInfo,
     StrategyInfo,
     VersionInfo,
+    Vocabulary,
 )
 
 router = APIRouter()
@@ -50,6 +52,16 @@ async def get_example(request: Request, name: str) -> Example:
     served_by(request, model.name)
     inputs = await asyncio.to_thread(example_inputs, service.settings.models, model.name)
     return Example(model=model.name, inputs=inputs)
+
+
+@router.get("/models/{name}/vocabulary", responses=problems(404, 503))
+async def get_vocabulary(request: Request, name: str) -> Vocabulary:
+    """The tokens of a model that reads text as numbers: those of its folder's vocabulary.txt."""
+    service = service_of(request)
+    model = service.registry.model(name)
+    served_by(request, model.name)
+    tokens = await asyncio.to_thread(tokens_of, service.settings.models, model.name)
+    return Vocabulary(model=model.name, tokens=tokens)
 
 
 @router.get("/models/{name}/versions/{version}", responses=problems(404))

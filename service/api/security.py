@@ -48,6 +48,7 @@ ACCESS: dict[str, Methods] = {
     "/models/{name}": {"GET": _MODELS},
     "/models/{name}/versions/{version}": {"GET": _MODELS},
     "/models/{name}/example": {"GET": _MODELS},
+    "/models/{name}/vocabulary": {"GET": _MODELS},
     "/models/{name}/load": {"POST": _ADMIN},
     "/models/{name}/unload": {"POST": _ADMIN},
     "/models/{name}/reload": {"POST": _ADMIN},

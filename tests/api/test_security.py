@@ -154,6 +154,7 @@ def test_health_needs_no_token(guarded: Front, path: str) -> None:
         ("GET", "/models", {"predict", "label", "token"}),
         ("GET", "/models/digits/versions/1", {"predict", "label", "token"}),
         ("GET", "/models/digits/example", {"predict", "label", "token"}),
+        ("GET", "/models/digits/vocabulary", {"predict", "label", "token"}),
         ("GET", "/metrics", {"predict", "metrics", "token"}),
         ("GET", "/samples", {"label", "token"}),
         ("POST", "/samples/lease/renew", {"label", "token"}),
