@@ -163,7 +163,8 @@ class SampleNotFound(CandorError):
 
 
 class SampleConflict(CandorError):
-    """The sample is somebody else's to label, or has its label; `retry_after_s` says how long."""
+    """The sample is somebody else's to label, has its label, or has none that could be undone;
+    `retry_after_s` says how long it is somebody's."""
 
 
 class ServerUnreachable(CandorError):

@@ -17,7 +17,7 @@ from typing import Any
 
 SCOPES = {
     "predict": "predictions, selections, models and metrics",
-    "label": "kept samples: reading and labelling them",
+    "label": "kept samples: reading and labelling them; what models there are",
     "metrics": "/metrics alone",
     "admin": "everything, and alone what changes models or deletes samples",
 }

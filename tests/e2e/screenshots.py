@@ -6,8 +6,10 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 from PIL import Image
 from playwright.sync_api import Page, expect
+from sklearn.datasets import load_digits
 
 from tests.e2e.browser import browsing, visiting
 from tests.e2e.servers import SHIPPED, serving
@@ -29,9 +31,24 @@ def try_a_curve(page: Page, url: str) -> None:
     expect(page.get_by_label("Mean and standard deviation")).to_contain_text("416")
 
 
+def label_digits(page: Page, url: str) -> None:
+    httpx.delete(f"{url}/samples?model=digits").raise_for_status()
+    pool = load_digits().images[:200, None].tolist()
+    asked = {"model": "digits", "inputs": pool, "return": ["mean"]}
+    httpx.post(f"{url}/predict", json=asked, timeout=60.0).raise_for_status()
+    while httpx.get(f"{url}/samples/counts?model=digits").json()["counts"][0]["unlabelled"] < 200:
+        page.wait_for_timeout(100)
+    page.goto(f"{url}/#label/digits")
+    for done in range(1, 4):
+        expect(page.locator(".look")).to_be_visible()
+        page.keyboard.press("ArrowRight" if done == 1 else "8")
+    expect(page.locator(".tally")).to_contain_text("Of all 200: 2 labelled, 1 skipped")
+
+
 VIEWS: dict[str, Callable[[Page, str], None]] = {
     "try-scribble": try_a_scribble,
     "try-curve": try_a_curve,
+    "label-digits": label_digits,
 }
 """By the name of the picture, how to get there from the server's address."""
 
@@ -39,7 +56,7 @@ VIEWS: dict[str, Callable[[Page, str], None]] = {
 def main() -> None:
     """Take all of them."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with serving(SHIPPED) as server, browsing() as browser:
+    with serving(SHIPPED, "--keep-samples", "digits=all") as server, browsing() as browser:
         for scheme in ("light", "dark"):
             for name, view in VIEWS.items():
                 options = {"color_scheme": scheme, "viewport": _SIZE, "reduced_motion": "reduce"}

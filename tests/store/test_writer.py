@@ -181,12 +181,13 @@ def test_whatever_goes_wrong_the_thread_goes_on(
     store.prepare()
     other = SampleStore(sqlite_address(tmp_path))
     with closing(sqlite3.connect(tmp_path / "samples.sqlite", isolation_level=None)) as raw:
+        [known] = raw.execute("SELECT version_num FROM alembic_version").fetchone()
         raw.execute("UPDATE alembic_version SET version_num = '9999'")
         writer = writer_of(other, told)
         writer.offer(rows(1))
         told.wait_for(lambda: writer.troubled)
         assert "9999" in caplog.text
-        raw.execute("UPDATE alembic_version SET version_num = '0001'")
+        raw.execute("UPDATE alembic_version SET version_num = ?", [known])
     told.wait_for(lambda: told.kept == ["request-1"])
     assert writer.close(30.0)
 

@@ -26,6 +26,7 @@ export class Unreachable extends Error {
  * @typedef {object} Options
  * @property {AbortSignal} [signal]
  * @property {Record<string, string>} [headers]
+ * @property {boolean} [keepalive] sent even where the page goes meanwhile.
  */
 
 export class Api {
@@ -41,6 +42,11 @@ export class Api {
   /** Whether requests carry a token. */
   get hasToken() {
     return this._token.value !== null;
+  }
+
+  /** Ask the visitor for another token than the one that is used. @returns {Promise<void>} */
+  askForToken() {
+    return this._token.ask(this._token.value);
   }
 
   /** The address of a path, for others to use. @param {string} path */
@@ -96,6 +102,7 @@ export class Api {
         headers,
         body: body === undefined ? undefined : JSON.stringify(body),
         signal: options.signal,
+        keepalive: options.keepalive,
       });
       this._connection.works();
       return answer;

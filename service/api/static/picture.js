@@ -39,3 +39,25 @@ export function paint(canvas, rows, low, high) {
   });
   painter.putImageData(image, 0, 0);
 }
+
+/**
+ * An image of three colours likewise.
+ *
+ * @param {HTMLCanvasElement} canvas @param {number[][][]} planes red, green and blue, [3, H, W].
+ * @param {number} low @param {number} high
+ */
+export function paintColours(canvas, planes, low, high) {
+  const height = planes[0].length;
+  const width = planes[0][0].length;
+  canvas.width = width;
+  canvas.height = height;
+  const painter = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  const image = painter.createImageData(width, height);
+  planes.forEach((rows, colour) => {
+    rows.flat().forEach((value, place) => {
+      image.data[4 * place + colour] = Math.round((255 * (value - low)) / (high - low || 1));
+    });
+  });
+  for (let place = 3; place < image.data.length; place += 4) image.data[place] = 255;
+  painter.putImageData(image, 0, 0);
+}

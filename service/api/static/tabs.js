@@ -20,4 +20,7 @@
  */
 
 /** @type {Tab[]} */
-export const TABS = [{ name: "try", title: "Try", load: () => import("./try/try.js") }];
+export const TABS = [
+  { name: "try", title: "Try", load: () => import("./try/try.js") },
+  { name: "label", title: "Label", load: () => import("./label/label.js") },
+];
