@@ -7,6 +7,7 @@
 #   make bench    throughput beside the plain ways, side by side in one run
 #   make bench-peers  installs LitServe, BentoML and Ray Serve, which make bench then measures, too
 #   make clients  installs KServe's client, and make perf-analyzer Triton's, which make test then tries
+#   make container-test  builds the image without Docker and tries it; needs root on a Debian
 #   make kill-store  servers that keep samples are killed twenty times on each database
 #   make soak     a server under load for five minutes, every answer checked; SECONDS=3600 for an hour
 #   make reload-loop  a model is loaded and unloaded two hundred times, and the memory has to stay flat
@@ -40,7 +41,7 @@ CLIENTS := .venv-clients
 CLIENT_kserve := kserve==0.21.0
 CLIENT_perf_analyzer := perf-analyzer==2.60.0
 
-.PHONY: serve test lint audit format bench bench-peers clients perf-analyzer kill-store soak fuzz reload-loop check-gpu train quality needs-data evaluate active-learning screenshots clean
+.PHONY: serve test lint audit format bench bench-peers clients perf-analyzer container-test kill-store soak fuzz reload-loop check-gpu train quality needs-data evaluate active-learning screenshots clean
 
 serve: $(VENV)/.installed
 	@$(VENV)/bin/candor serve
@@ -77,6 +78,9 @@ clients: $(CLIENTS)/kserve/.installed
 
 perf-analyzer: $(CLIENTS)/perf_analyzer/.installed
 	@echo "make test now runs Triton's perf_analyzer, too"
+
+container-test: $(VENV)/.installed-dev
+	PYTHON=$(VENV)/bin/python .ci/container
 
 kill-store: $(VENV)/.installed-dev
 	KILLS=20 $(VENV)/bin/python -m pytest tests/store/test_writer.py tests/e2e/test_sample_store_kills.py -k kill
