@@ -6,6 +6,7 @@
 #   make audit    known vulnerabilities of what is pinned, asked of PyPI; fails where that cannot be reached
 #   make bench    throughput beside the plain ways, side by side in one run
 #   make bench-peers  installs LitServe, BentoML and Ray Serve, which make bench then measures, too
+#   make scaling  what a million predictions cost, what is full first, how many replicas; some five minutes
 #   make clients  installs KServe's client, and make perf-analyzer Triton's, which make test then tries
 #   make container-test  builds the image without Docker and tries it; needs root on a Debian
 #   make kill-store  servers that keep samples are killed twenty times on each database
@@ -41,7 +42,7 @@ CLIENTS := .venv-clients
 CLIENT_kserve := kserve==0.21.0
 CLIENT_perf_analyzer := perf-analyzer==2.60.0
 
-.PHONY: serve test lint audit format bench bench-peers clients perf-analyzer container-test kill-store soak fuzz reload-loop check-gpu train quality needs-data evaluate active-learning screenshots clean
+.PHONY: serve test lint audit format bench bench-peers scaling clients perf-analyzer container-test kill-store soak fuzz reload-loop check-gpu train quality needs-data evaluate active-learning screenshots clean
 
 serve: $(VENV)/.installed
 	@$(VENV)/bin/candor serve
@@ -72,6 +73,9 @@ bench: $(VENV)/.installed-dev
 
 bench-peers: $(PEERS)/litserve/.installed $(PEERS)/bentoml/.installed $(PEERS)/ray/.installed
 	@echo "make bench now measures them, too"
+
+scaling: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m benchmarks.scaling
 
 clients: $(CLIENTS)/kserve/.installed
 	@echo "make test now tries KServe's client, too"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 JSON = {"Content-Type": "application/json"}
@@ -28,10 +29,10 @@ class Load:
     generator_share: float
 
 
-def post(body: bytes, headers: dict[str, str]) -> bytes:
-    """A POST to /predict as it goes over the wire."""
+def post(body: bytes, headers: dict[str, str], path: str = "/predict") -> bytes:
+    """A POST as it goes over the wire."""
     head = {"Host": "localhost", **headers, "Content-Length": str(len(body))}
-    lines = ["POST /predict HTTP/1.1", *(f"{name}: {value}" for name, value in head.items())]
+    lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items())]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
@@ -110,16 +111,16 @@ class _Connection(asyncio.BufferedProtocol):
             self.ended.set_result(None) if error is None else self.ended.set_exception(error)
 
 
-async def _all(port: int, request: bytes, connections: int, seconds: float) -> Load:
+async def _all(ports: Sequence[int], request: bytes, connections: int, seconds: float) -> Load:
     latencies: list[float] = []
     started, used = time.perf_counter(), time.process_time()
     until = started + seconds
     loop = asyncio.get_running_loop()
     opened = [
         await loop.create_connection(
-            lambda: _Connection(request, until, latencies), "127.0.0.1", port
+            lambda: _Connection(request, until, latencies), "127.0.0.1", ports[i % len(ports)]
         )
-        for _ in range(connections)
+        for i in range(connections)
     ]
     await asyncio.gather(*(connection.ended for _, connection in opened))
     elapsed = time.perf_counter() - started
@@ -145,4 +146,9 @@ def press(port: int, request: bytes, connections: int, seconds: float) -> Load:
         RuntimeError: an answer that is not 200.
         ConnectionError: the server closed a connection.
     """
-    return asyncio.run(_all(port, request, connections, seconds))
+    return press_several([port], request, connections, seconds)
+
+
+def press_several(ports: Sequence[int], request: bytes, connections: int, seconds: float) -> Load:
+    """As `press`, the connections parted evenly among servers; what all of them saw together."""
+    return asyncio.run(_all(ports, request, connections, seconds))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import safetensors.torch
 
-from benchmarks.networks import mlp
+from benchmarks.networks import NETWORKS
 
 ROOT = Path(__file__).parents[1]
 PEERS = ROOT / ".venv-peers"
@@ -25,8 +25,8 @@ CANDOR = "Candor"
 _START_S = 180.0
 _STOP_S = 20.0
 
-NETWORK = "from benchmarks.networks import mlp\n\n\ndef build():\n    return mlp().module\n"
-MANIFEST = 'task = "classification"\n\n[input]\nshape = [60]\n'
+NETWORK = "from benchmarks.networks import {name}\n\n\ndef build():\n    return {name}().module\n"
+MANIFEST = 'task = "classification"\n\n[input]\nshape = {shape}\n'
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,15 @@ def candor(**environment: str) -> Iterator[int]:
             yield port
 
 
-def write_repository(root: Path) -> None:
-    """A model repository with the network that all servers serve."""
-    folder = root / "mlp"
-    (folder / "1").mkdir(parents=True)
-    (folder / "network.py").write_text(NETWORK)
-    (folder / "model.toml").write_text(MANIFEST)
-    safetensors.torch.save_model(mlp().module, str(folder / "1" / "weights.safetensors"))
+def write_repository(root: Path, names: Sequence[str] = ("mlp",)) -> None:
+    """A model repository with networks of `benchmarks.networks`; the first is what all serve."""
+    for name in names:
+        network = NETWORKS[name]()
+        folder = root / name
+        (folder / "1").mkdir(parents=True)
+        (folder / "network.py").write_text(NETWORK.format(name=name))
+        (folder / "model.toml").write_text(MANIFEST.format(shape=list(network.shape)))
+        safetensors.torch.save_model(network.module, str(folder / "1" / "weights.safetensors"))
 
 
 @contextmanager
