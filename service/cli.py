@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -395,8 +396,8 @@ def calibrate(
     epilog=(
         "[bold]Examples:[/bold]\n\n"
         "candor report digits --data test.npz\n\n"
-        "candor report digits --data test.npz --ood other.npz -o report.html\n\n"
-        "candor report digits --data test.npz --version 1 --with 2 --with 3"
+        "candor report digits --data test.npz --ood other.npz --name upside-down\n\n"
+        "candor report digits --data test.npz --version 1 --with 2 --with 3 -o report.html"
     )
 )
 def report(
@@ -414,11 +415,21 @@ def report(
         typer.Option("--ood", metavar="FILE.npz", help="x [N, D...] unlike the training data."),
     ] = None,
     output: Annotated[
-        Path,
+        Path | None,
         typer.Option(
-            "-o", "--out", metavar="FILE.html", help="The page; its numbers go beside it as .json."
+            "-o",
+            "--out",
+            metavar="FILE.html",
+            help="The page; its numbers go beside it as .json. Default: both go into the version's "
+            "folder, where a server lists them.",
         ),
-    ] = Path("report.html"),
+    ] = None,
+    called: Annotated[
+        str | None,
+        typer.Option(
+            "--name", help="Under which it stands there; one of that name is replaced. [the time]"
+        ),
+    ] = None,
     version: VersionOption = None,
     beside: Annotated[
         list[int] | None,
@@ -434,16 +445,18 @@ def report(
     """Show on a page whether Monte Carlo dropout earns its price on your data."""
     # Drawing takes half a second to import, which no other command needs.
     from service.assessment import words
+    from service.assessment.place import place_of
     from service.assessment.writing import write_report
 
     with _plainly():
         logs.set_up("error", logs.HUMAN)
-        if output.suffix == ".json":
-            raise InvalidInput(f"--out names the page; its numbers go to {output} by themselves")
         loaded, *others = _load_versions(models, name, [_version(version), *(beside or [])])
         labelled = read_labelled(data, loaded.manifest)
         strangers = None if ood is None else read_inputs(ood, loaded.manifest)
-        numbers = output.with_suffix(".json")
+        root = load_settings({"models": models}).models
+        place = place_of(root, loaded.ref, output, called, datetime.now(UTC))
+        if place.why_not:
+            _say(f"{place.why_not}: the report goes to {place.page}, and no server will list it")
         with _row_bar() as progress:
             found = loaded.calibration if passes in (None, loaded.manifest.passes) else None
             fitted = None if found is None else found.temperature
@@ -452,17 +465,19 @@ def report(
                 loaded,
                 labelled,
                 strangers,
-                output,
-                numbers,
+                place.page,
+                place.numbers,
                 passes=passes,
                 temperature=None if fitted is None else fitted.value,
                 noise_variance=None if noise is None else noise.variance,
                 others=others,
+                folder_made=place.beside,
                 progress=progress,
             )
         for sentence in words.verdict(made):
             out.print(f"- {escape(sentence)}", soft_wrap=True, highlight=False)
-        err.print(f"wrote {escape(str(output))} and {escape(str(numbers))}", soft_wrap=True)
+        listed = "; a running server lists it at once" if place.beside else ""
+        _say(f"wrote {place.page} and {place.numbers}{listed}")
 
 
 PoolOption = Annotated[
@@ -666,6 +681,11 @@ def _plainly() -> Iterator[None]:
             f"[bold red]error:[/bold red] {escape(error.message)}", soft_wrap=True, emoji=False
         )
         raise typer.Exit(1) from None
+
+
+def _say(sentence: str) -> None:
+    """On stderr, as it is."""
+    err.print(escape(sentence), soft_wrap=True, highlight=False)
 
 
 def _registry(models: Path | None) -> Registry:

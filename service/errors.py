@@ -21,6 +21,8 @@ CandorError
 ├── EngineFailure         a model that was verified failed on this input
 ├── StoreError            the sample store cannot be reached, read or written
 │   └── SampleRefused     it does not take a value, whoever tries how often
+├── ReportNotFound        the version has no such report
+│   └── ReportBroken      what lies there under its name is none; says why
 ├── SampleNotFound        there is no such sample
 ├── SampleConflict        it is somebody else's to label, or has its label
 └── ServerUnreachable     the client could not reach a server
@@ -156,6 +158,14 @@ class StoreError(CandorError):
 
 class SampleRefused(StoreError):
     """The database does not take a value of a sample, whoever tries how often."""
+
+
+class ReportNotFound(CandorError):
+    """The version has no report of that name, or none with a page."""
+
+
+class ReportBroken(ReportNotFound):
+    """What lies there under the name of a report is none; the message says why."""
 
 
 class SampleNotFound(CandorError):

@@ -504,6 +504,109 @@ class Vocabulary(BaseModel):
     tokens: list[str] = Field(description="what the numbers 0, 1, … of an input stand for")
 
 
+class ReportsQuery(Closed):
+    """Query of `GET /reports`."""
+
+    model: Name | None = Field(None, description="of which model; default: all")
+    version: VersionName | None = Field(
+        None, description="of which version of it, by its number or label; default: all"
+    )
+    limit: int = Field(100, ge=1, le=1000, description="reports of a page")
+    after: Name | None = Field(None, description="`next` of the page before")
+
+
+class ReportRows(BaseModel):
+    """Rows that a report was made with."""
+
+    name: str = Field(description="of their file")
+    sha256: str
+    rows: int
+
+
+class ReportCoverage(BaseModel):
+    """How many targets the central predictive interval of a level holds."""
+
+    level: float
+    observed: float
+
+
+class ReportMethod(BaseModel):
+    """What one method of predicting is worth on the report's rows; null is what it has not."""
+
+    name: str = Field(
+        description="deterministic, mc_dropout, each of them with _temperature, spread_alone, or "
+        "version_2 of a further version"
+    )
+    title: str
+    accuracy: float | None = None
+    negative_log_likelihood: float | None = Field(None, description="nats a row: lower is better")
+    calibration_error: float | None = Field(
+        None, description="expected calibration error over bins of as many rows each"
+    )
+    brier: float | None = None
+    root_mean_squared_error: list[float] | None = Field(None, description="[C], of each output")
+    coverage: list[ReportCoverage] | None = None
+
+
+class ReportScore(BaseModel):
+    """How well a score tells rows of another kind."""
+
+    name: str
+    title: str
+    auroc: float
+    interval: list[float] = Field(description="of 95 %: its low and its high end")
+
+
+class ReportDeferral(BaseModel):
+    """What deferring the rows of most doubt avoids."""
+
+    score: str = Field(description="that says which rows these are")
+    title: str
+    share: float = Field(description="of the rows that is deferred")
+    avoided: float = Field(description="share of the errors, or of the squared error, in them")
+
+
+class ReportInfo(BaseModel):
+    """A report of `candor report`; a broken one has little more than its name and the reason."""
+
+    model: str
+    version: int
+    name: str = Field(
+        description="in its address, after /models/{model}/versions/{version}/reports/"
+    )
+    created: str = Field(
+        description="ISO 8601; where the report does not say, when its file was written"
+    )
+    state: Literal["readable", "broken"]
+    reason: str | None = Field(None, description="why it is broken")
+    page: bool = Field(description="whether there is a page of it, GET .../page")
+    weights: Literal["same", "other", "unknown"] = Field(
+        description="whether it was made of the weights and the network that serve now; unknown "
+        "where the version does not serve, or the report does not say"
+    )
+    task: str | None = None
+    passes: int | None = None
+    seed: int | None = None
+    masks: str | None = None
+    precision: str | None = None
+    data: ReportRows | None = None
+    out_of_distribution_data: ReportRows | None = None
+    methods: list[ReportMethod] = []
+    headline: str | None = Field(None, description="the score that its sentences speak of")
+    detection: list[ReportScore] = Field([], description="empty without rows of another kind")
+    deferral: ReportDeferral | None = None
+    verdict: list[str] = Field([], description="what it found, in sentences")
+    candor: str | None = Field(None, description="version of the program that made it")
+
+
+class ReportList(BaseModel):
+    """Answer of `GET /reports`: by model, the highest version and the newest report first."""
+
+    reports: list[ReportInfo]
+    next: str | None = Field(description="`after` of the next page; null at the end")
+    warnings: list[str] = Field([], description="folders that could not be read, files left out")
+
+
 class Problem(BaseModel):
     """An error, RFC 9457."""
 

@@ -21,6 +21,7 @@ from service.api import (
     page,
     predict,
     query,
+    reports,
     samples,
     security,
 )
@@ -145,7 +146,7 @@ def build_app(service: Service) -> Front:
         # A path with a slash too many names nothing.
         redirect_slashes=False,
     )
-    for module in (predict, evaluate, query, samples, label_studio, models, health):
+    for module in (predict, evaluate, query, samples, label_studio, models, reports, health):
         app.include_router(module.router)
     app.include_router(documentation_pages.router)
     app.include_router(page.router)

@@ -14,7 +14,7 @@ _PROBLEMS: dict[int, str] = {
     400: "Not JSON, not an array, or a malformed .npy",
     401: "No token, or one that is not the server's",
     403: "The token lacks the scope",
-    404: "No such model, version or sample",
+    404: "No such model, version, sample or report",
     409: "Somebody else's to label; see Retry-After",
     413: "Body, or rows × passes, over the limit",
     415: "A content type that is not read here",

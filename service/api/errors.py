@@ -29,6 +29,7 @@ STATUS: dict[type[errors.CandorError], int] = {
     errors.Unauthenticated: 401,
     errors.Forbidden: 403,
     errors.ModelNotFound: 404,
+    errors.ReportNotFound: 404,
     errors.SampleNotFound: 404,
     errors.SampleConflict: 409,
     errors.LimitExceeded: 413,

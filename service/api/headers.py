@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.api import documentation_pages, page
+from service.api import documentation_pages, page, report_pages
 from service.settings import Settings
 
 Headers = list[tuple[bytes, bytes]]
@@ -26,6 +26,7 @@ class AnswerHeaders:
         self._data = [*always, *_NO_STORE, _policy(_NOTHING)]
         self._scripts = [*always, _policy(_NOTHING)]
         self._files = [*always, *_REVALIDATED, _policy(_NOTHING)]
+        self._reports = [*always, *_NO_STORE, _policy(report_pages.POLICY)]
         policies = documentation_pages.POLICIES | page.POLICIES
         self._pages = {
             path: [*always, *_NO_STORE, _policy(policy)] for path, policy in policies.items()
@@ -37,6 +38,8 @@ class AnswerHeaders:
             return self._scripts
         if path.startswith(page.ADDRESS):
             return self._files
+        if report_pages.covers(path):
+            return self._reports
         return self._pages.get(path, self._data)
 
 

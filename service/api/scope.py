@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from fastapi import Request
 from starlette.types import Scope
 
+from service.errors import InvalidInput
 from service.metrics import Metrics, Tally
 from service.settings import Settings
 
@@ -159,6 +160,18 @@ def raw_header(scope: Scope, name: bytes) -> bytes | None:
         if key == name:
             found = b"" if found is not None else bytes(value)
     return found
+
+
+def once(request: Request) -> None:
+    """Look whether each field of the query stands there once: of two one would be lost.
+
+    Raises:
+        InvalidInput: naming the field.
+    """
+    names = [name for name, _ in request.query_params.multi_items()]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidInput(f"`{name}` stands twice in the query", field=name)
 
 
 async def client_left(request: Request) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import Scope
 
+from service.api import report_pages
 from service.api.documentation import problems
 from service.api.scope import raw_header
 from service.errors import Forbidden, Unauthenticated
@@ -49,9 +50,12 @@ ACCESS: dict[str, Methods] = {
     "/models/{name}/versions/{version}": {"GET": _MODELS},
     "/models/{name}/example": {"GET": _MODELS},
     "/models/{name}/vocabulary": {"GET": _MODELS},
+    "/models/{name}/versions/{version}/reports/{report}": {"GET": _PREDICT},
+    report_pages.PATH: {"GET": _PREDICT},
     "/models/{name}/load": {"POST": _ADMIN},
     "/models/{name}/unload": {"POST": _ADMIN},
     "/models/{name}/reload": {"POST": _ADMIN},
+    "/reports": {"GET": _PREDICT},
     "/samples": {"GET": _LABEL, "DELETE": _ADMIN},
     "/samples/lease": {"POST": _LABEL},
     "/samples/lease/renew": {"POST": _LABEL},
@@ -151,8 +155,9 @@ class Guard:
         if not scopes:
             return None
         given = _given_token(raw_header(scope, b"authorization"))
-        # Browsers load the documentation, and can ask people for nothing but a password.
-        basic = (_BASIC,) if scopes == _ANY else ()
+        # Browsers open documentation and reports, and can ask people for nothing but a password.
+        shown = scopes == _ANY or report_pages.covers(scope["path"])
+        basic = (_BASIC,) if shown else ()
         if given is None:
             raise Unauthenticated(
                 "this needs a token; send Authorization: Bearer TOKEN",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import numpy as np
 
@@ -125,6 +126,8 @@ class Report:
         fit: of a regression with one input and one output; None otherwise.
         format: of this tree.
         candor: version of the program.
+        weights: digest of the version's weights and network; None where nobody said.
+        created: when it was made; None where nobody said.
     """
 
     model: str
@@ -151,6 +154,8 @@ class Report:
     fit: Fit | None
     format: int = field(default=FORMAT)
     candor: str = field(default=__version__)
+    weights: str | None = None
+    created: datetime | None = None
 
 
 def make_report(
@@ -163,6 +168,8 @@ def make_report(
     temperature: float | None = None,
     noise_variance: Sequence[float] | None = None,
     contenders: Sequence[Contender] = (),
+    weights: str | None = None,
+    created: datetime | None = None,
 ) -> Report:
     """Work out everything that the page shows.
 
@@ -176,6 +183,8 @@ def make_report(
         noise_variance: of each output of a regression, fitted on other rows; None: cross-fitted,
             or what the network predicts.
         contenders: further versions, measured on the same rows.
+        weights: digest of what the version was loaded from.
+        created: when this is.
 
     Raises:
         TooFewRows: fewer than `FEWEST_ROWS`.
@@ -221,6 +230,8 @@ def make_report(
         settling=settling(measured, targets, SEED),
         examples=examples(measured, labelled.inputs, targets, manifest.labels, headline),
         fit=_fit(labelled, measured),
+        weights=weights,
+        created=created,
     )
 
 

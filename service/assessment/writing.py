@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
 
+from service.assessment import words
 from service.assessment.data import Inputs, Labelled
 from service.assessment.measured import Contender, Measured, measure, nothing
 from service.assessment.page import render
@@ -32,6 +35,7 @@ def write_report(
     temperature: float | None = None,
     noise_variance: Sequence[float] | None = None,
     others: Sequence[LoadedModel] = (),
+    folder_made: bool = False,
     progress: Progress = nothing,
 ) -> Report:
     """Measure a version, and write the page and its numbers.
@@ -46,6 +50,7 @@ def write_report(
         temperature: as for `make_report`.
         noise_variance: as for `make_report`.
         others: further versions of the model to compare it with.
+        folder_made: whether the files' folder is made where it is missing.
         progress: called with the rows done and the rows of both files, once for each version.
 
     Raises:
@@ -54,7 +59,7 @@ def write_report(
     """
     for path in (output_html, output_json):
         # Before minutes of work, not after.
-        if not path.parent.is_dir():
+        if not (path.parent.parent if folder_made else path.parent).is_dir():
             raise InvalidInput(f"{path} cannot be written: {path.parent} is no folder")
     strangers = None if out_of_distribution is None else out_of_distribution.inputs
     rows = len(labelled.inputs)
@@ -106,16 +111,33 @@ def write_report(
         temperature=temperature,
         noise_variance=noise_variance,
         contenders=contenders,
+        weights=model.conditions.weights,
+        created=datetime.now(UTC).replace(microsecond=0),
     )
-    _replace(output_json, orjson.dumps(report, option=orjson.OPT_INDENT_2))
+    if folder_made:
+        _make(output_json.parent)
+    _replace(output_json, orjson.dumps(_tree(report)) + b"\n")
     _replace(output_html, render(report).encode())
     return report
+
+
+def _tree(report: Report) -> dict[str, object]:
+    """All numbers, and what the page says of them first."""
+    numbers = {each.name: getattr(report, each.name) for each in dataclasses.fields(report)}
+    return {**numbers, "verdict": words.verdict(report)}
 
 
 def _title(version: LoadedModel) -> str:
     members = version.sampler.members
     method = version.origin.get("method", "members")
     return f"Version {version.ref.version}" + (f" ({members} {method})" if members > 1 else "")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"{folder} cannot be made: {error}", field="output") from None
 
 
 def _replace(path: Path, content: bytes) -> None:

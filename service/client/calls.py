@@ -29,7 +29,7 @@ from service.client.answers import (
     seconds,
 )
 from service.errors import ServerUnreachable
-from service.schemas import ModelInfo, ModelList, SampleCounts, SampleProgress
+from service.schemas import ModelInfo, ModelList, ReportList, SampleCounts, SampleProgress
 
 AnswerT = TypeVar("AnswerT")
 
@@ -85,6 +85,24 @@ class Calls:
         """Steps of `GET /models`."""
         response = yield from self._send(self._request("GET", "/models"))
         return ModelList.model_validate_json(response.content).models
+
+    def reports(self, options: Mapping[str, Any]) -> Steps[ReportList]:
+        """Steps of `GET /reports`."""
+        response = yield from self._send(self._request("GET", "/reports", params=_given(options)))
+        return ReportList.model_validate_json(response.content)
+
+    def report(self, model: str, version: int | str, name: str) -> Steps[dict[str, Any]]:
+        """Steps of `GET /models/{name}/versions/{version}/reports/{report}`."""
+        path = _report_path(model, version, name)
+        response = yield from self._send(self._request("GET", path))
+        content: dict[str, Any] = orjson.loads(response.content)
+        return content
+
+    def report_page(self, model: str, version: int | str, name: str) -> Steps[str]:
+        """Steps of `GET /models/{name}/versions/{version}/reports/{report}/page`."""
+        path = _report_path(model, version, name) + "/page"
+        response = yield from self._send(self._request("GET", path))
+        return response.text
 
     def samples(self, options: Mapping[str, Any]) -> Steps[SamplePage]:
         """Steps of `GET /samples`."""
@@ -262,6 +280,11 @@ def query_options(
         "seed": seed,
         "exclude": [int(index) for index in exclude] or None,
     }
+
+
+def _report_path(model: str, version: int | str, name: str) -> str:
+    parts = ("models", model, "versions", str(version), "reports", name)
+    return "".join(f"/{quote(part, safe='')}" for part in parts)
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:

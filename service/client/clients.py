@@ -21,7 +21,7 @@ from service.client.answers import (
     Selection,
 )
 from service.client.calls import AnswerT, Calls, Steps, predict_options, query_options
-from service.schemas import ModelInfo, SampleCounts
+from service.schemas import ModelInfo, ReportList, SampleCounts
 
 
 class Client:
@@ -161,6 +161,26 @@ class Client:
     def models(self) -> list[ModelInfo]:
         """`GET /models`."""
         return self._drive(self._calls.models())
+
+    def reports(
+        self,
+        *,
+        model: str | None = None,
+        version: int | str | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> ReportList:
+        """`GET /reports`: reports of `candor report` with their main numbers, a page at a time."""
+        options = {"model": model, "version": version, "limit": limit, "after": after}
+        return self._drive(self._calls.reports(options))
+
+    def report(self, model: str, version: int | str, name: str) -> dict[str, Any]:
+        """`GET /models/{name}/versions/{version}/reports/{report}`: all numbers of one."""
+        return self._drive(self._calls.report(model, version, name))
+
+    def report_page(self, model: str, version: int | str, name: str) -> str:
+        """`GET /models/{name}/versions/{version}/reports/{report}/page`: one as HTML."""
+        return self._drive(self._calls.report_page(model, version, name))
 
     def load(self, model: str) -> ModelInfo:
         """`POST /models/{name}/load`: also of a folder that is new; returns once it serves."""
@@ -335,6 +355,26 @@ class AsyncClient:
     async def models(self) -> list[ModelInfo]:
         """See `Client.models`."""
         return await self._drive(self._calls.models())
+
+    async def reports(
+        self,
+        *,
+        model: str | None = None,
+        version: int | str | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> ReportList:
+        """See `Client.reports`."""
+        options = {"model": model, "version": version, "limit": limit, "after": after}
+        return await self._drive(self._calls.reports(options))
+
+    async def report(self, model: str, version: int | str, name: str) -> dict[str, Any]:
+        """See `Client.report`."""
+        return await self._drive(self._calls.report(model, version, name))
+
+    async def report_page(self, model: str, version: int | str, name: str) -> str:
+        """See `Client.report_page`."""
+        return await self._drive(self._calls.report_page(model, version, name))
 
     async def load(self, model: str) -> ModelInfo:
         """See `Client.load`."""

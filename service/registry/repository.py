@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from service.calibration.artifact import digest_of
@@ -19,6 +19,8 @@ WEIGHTS = "weights.safetensors"
 _WEIGHT_SUFFIXES = (".safetensors", ".pt2")
 NOTE = "members.json"
 """What a version's folder may say about its members."""
+REPORTS = "reports"
+"""The folder of a version that holds its reports. Nothing that serves depends on what is in it."""
 
 
 def check_name(name: str) -> str:
@@ -54,14 +56,20 @@ def inside(root: Path, path: Path) -> Path:
 
 
 def refuse_links_out(root: Path, folder: Path) -> None:
-    """Check every link in a model's folder, the folder itself included.
+    """Check every link in a model's folder, the folder itself included; not those among reports,
+    which are looked at when one is read.
 
     Raises:
         ModelBroken: one leads out of `root`.
     """
     for path in (folder, *folder.rglob("*")):
-        if path.is_symlink():
+        if path.is_symlink() and not among_reports(path.relative_to(folder).parts):
             inside(root, path)
+
+
+def among_reports(parts: Sequence[str]) -> bool:
+    """Whether a path below a model's folder is a version's folder of reports, or in one."""
+    return len(parts) > 1 and _VERSION.fullmatch(parts[0]) is not None and parts[1] == REPORTS
 
 
 def model_names(root: Path, *, told: bool = True) -> list[str]:

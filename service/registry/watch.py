@@ -10,12 +10,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from service.registry.repository import among_reports
+
 Signature = frozenset[tuple[str, int, int, int]]
 """(path, size, modification time in ns, inode) of each file; of each folder only its path."""
 
 
 def signature(folder: Path) -> Signature:
-    """What the files below a folder are like now, but for hidden ones and compiled code.
+    """What the files below a model's folder are like now, but for hidden ones, compiled code and
+    reports, none of which make it another.
 
     Links are followed, but for those that lead back to a folder that they are in. A folder that is
     not there, or may not be read, has an empty one.
@@ -42,7 +45,7 @@ def _note(
     try:
         status = os.stat(place)
         with os.scandir(place) as listed:
-            entries = [entry for entry in listed if not _passed_over(entry.name)]
+            entries = [entry for entry in listed if not _passed_over(relative, entry.name)]
     except OSError:
         # It went between the two looks.
         return
@@ -63,8 +66,10 @@ def _note(
         found.add((path, file.st_size, file.st_mtime_ns, file.st_ino))
 
 
-def _passed_over(name: str) -> bool:
-    return name.startswith(".") or name == "__pycache__"
+def _passed_over(relative: str, name: str) -> bool:
+    if name.startswith(".") or name == "__pycache__":
+        return True
+    return among_reports((relative, name))
 
 
 def of_version(whole: Signature, number: int, manifest: str) -> Signature:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from service.registry import reports
+from service.registry.reports import Numbers
+from service.types import ModelRef
+from tests.assessment.models import load
 from tests.e2e.servers import SHIPPED
 from tests.e2e.test_cli import candor
 from tests.repositories import write_members, write_model
@@ -59,8 +65,52 @@ def test_a_regression_over_one_input(tmp_path: Path) -> None:
     candor("report", "co2", *data, "--passes", "10", *MODELS)
     numbers = json.loads(page.with_suffix(".json").read_bytes())
     assert len(numbers["fit"]["x"]) == 80
+    read = Numbers.model_validate(numbers).regression_methods
+    assert all(len(method.root_mean_squared_error or ()) == 1 for method in read)
+    assert [each.level for each in read[0].coverage or ()] == [0.5, 0.8, 0.9, 0.95]
     assert numbers["detection"] is None
     assert "prediction interval" in page.read_text()
+
+
+def test_without_a_place_it_stands_beside_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "models"
+    folder = write_model(root, "mlp", more="passes = 10")
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(60, 4)), generator.integers(0, 3, 60)
+    np.savez(tmp_path / "test.npz", x=x, y=y)
+    np.savez(tmp_path / "other.npz", x=3 * x)
+    data = ("--data", "test.npz", "--ood", "other.npz")
+    done = candor("report", "mlp", *data)
+    assert "a running server lists it at once" in done.stderr
+    found, warnings = reports.reports_of(root, ModelRef("mlp", 1))
+    assert not warnings
+    [report] = found
+    assert report.has_page
+    numbers = report.numbers
+    assert numbers is not None
+    assert f"- {numbers.verdict[0]}" in done.stdout
+    assert abs((datetime.now(UTC) - report.created).total_seconds()) < 3600
+    assert numbers.weights == load(folder).conditions.weights
+    assert numbers.detection is not None
+    assert {each.name for each in numbers.detection.separations} >= {"variance", numbers.headline}
+    assert numbers.headline in {each.name for each in numbers.rankings}
+    assert "equal_mass" in numbers.class_methods[0].calibration
+
+    candor("report", "mlp", *data, "--name", "again")
+    assert {each.name for each in reports.reports_of(root, ModelRef("mlp", 1))[0]} == {
+        report.name,
+        "again",
+    }
+    # On a disk that cannot be written to it goes where it went before there were such folders.
+    shutil.rmtree(folder / "1" / "reports")
+    (folder / "1" / "reports").touch()
+    done = candor("report", "mlp", *data)
+    assert "cannot be written to: the report goes to report.html" in done.stderr
+    assert "server lists it" not in done.stderr
+    assert json.loads((tmp_path / "report.json").read_bytes())["model"] == "mlp"
 
 
 def test_an_ensemble_stands_beside_the_version_it_is_compared_with(tmp_path: Path) -> None:

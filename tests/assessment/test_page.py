@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import Any
 
@@ -135,6 +136,14 @@ def test_the_numbers_can_be_written(report: Report) -> None:
     assert read["format"] == 1
     assert read["data"]["sha256"] == "d" * 64
     assert read["settling"]["passes"][-1] == report.passes
+    assert (read["weights"], read["created"]) == (None, None)
+
+
+def test_it_says_what_it_was_made_of_and_when() -> None:
+    made = datetime(2026, 11, 27, 10, 30, tzinfo=UTC)
+    report = report_of(*regressor(rows=60), weights="a" * 64, created=made)
+    assert f"SHA-256 {'a' * 64}" in render(report)
+    assert "2026-11-27T10:30:00+00:00" in render(report)
 
 
 def test_too_few_rows_and_truths_of_another_model() -> None:

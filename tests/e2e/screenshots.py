@@ -45,10 +45,16 @@ def label_digits(page: Page, url: str) -> None:
     expect(page.locator(".tally")).to_contain_text("Of all 200: 2 labelled, 1 skipped")
 
 
+def reports(page: Page, url: str) -> None:
+    page.goto(f"{url}/#reports")
+    expect(page.locator("details[open]")).to_contain_text("MC dropout")
+
+
 VIEWS: dict[str, Callable[[Page, str], None]] = {
     "try-scribble": try_a_scribble,
     "try-curve": try_a_curve,
     "label-digits": label_digits,
+    "reports": reports,
 }
 """By the name of the picture, how to get there from the server's address."""
 

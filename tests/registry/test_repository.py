@@ -41,6 +41,16 @@ def test_a_path_that_leads_out_is_refused(tmp_path: Path) -> None:
         repository.refuse_links_out(root, root / "in")
 
 
+def test_a_report_that_leads_out_breaks_no_model(tmp_path: Path) -> None:
+    folder = tmp_path / "root" / "digits"
+    (folder / "1" / "reports").mkdir(parents=True)
+    (folder / "1" / "reports" / "one.json").symlink_to("/etc/passwd")
+    repository.refuse_links_out(tmp_path / "root", folder)
+    (folder / "reports").symlink_to("/etc")
+    with pytest.raises(ModelBroken, match="leads out of"):
+        repository.refuse_links_out(tmp_path / "root", folder)
+
+
 def test_folders_are_models_and_the_rest_is_passed_over(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -15,6 +15,8 @@ from service.errors import ModelNotFound
 from service.inference.devices import Resources
 from service.registry.registry import Registry, State
 from service.registry.watch import signature
+from service.types import ModelRef
+from tests.reports import write_report
 from tests.repositories import build_network, write_model
 
 
@@ -255,3 +257,13 @@ def test_hidden_files_and_compiled_code_are_no_change(tmp_path: Path) -> None:
     os.utime(tmp_path)
     assert signature(tmp_path) == before
     assert signature(tmp_path / "nowhere") == frozenset()
+
+
+def test_reports_are_no_change_and_only_those_of_versions_are_reports(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    before = signature(tmp_path)
+    write_report(tmp_path.parent, ModelRef(tmp_path.name, 1), "one", page="<p>")
+    assert signature(tmp_path) == before
+    # A package that network.py imports, say.
+    (tmp_path / "reports").mkdir()
+    assert signature(tmp_path) != before

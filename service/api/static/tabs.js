@@ -23,4 +23,5 @@
 export const TABS = [
   { name: "try", title: "Try", load: () => import("./try/try.js") },
   { name: "label", title: "Label", load: () => import("./label/label.js") },
+  { name: "reports", title: "Reports", load: () => import("./reports/reports.js") },
 ];

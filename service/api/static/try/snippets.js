@@ -2,9 +2,8 @@
  * The same request for a terminal and for Python, ready to copy.
  */
 
+import { copyable } from "../copyable.js";
 import { element } from "../element.js";
-
-const COPIED_MS = 1500;
 
 /**
  * @param {{address: string, model: string, version: number | null, row: any, passes: number, seed: number, token: boolean}} asked
@@ -34,7 +33,7 @@ function quoted(text) {
 
 /** Both of them; `show` puts others in. @param {(text: string) => void} announce */
 export function snippetPanel(announce) {
-  const [curl, python] = [block("curl", announce), block("Python", announce)];
+  const [curl, python] = [copyable("curl", announce), copyable("Python", announce)];
   return {
     node: element("section", { class: "card snippets", "aria-label": "The same from elsewhere" }, element("h2", {}, "The same from elsewhere"), curl.node, python.node),
     /** @param {{curl: string, python: string}} texts */
@@ -42,30 +41,5 @@ export function snippetPanel(announce) {
       curl.code.textContent = texts.curl;
       python.code.textContent = texts.python;
     },
-  };
-}
-
-/** @param {string} name @param {(text: string) => void} announce */
-function block(name, announce) {
-  const code = element("code", {});
-  const button = element("button", { type: "button", "aria-label": `Copy the ${name} lines`, onclick: copy }, "Copy");
-  async function copy() {
-    try {
-      await navigator.clipboard.writeText(code.textContent ?? "");
-      button.textContent = "Copied";
-      announce("Copied.");
-    } catch {
-      // No clipboard for pages without TLS: what is selected can be copied by hand.
-      getSelection()?.selectAllChildren(code);
-      button.textContent = "Selected";
-      announce("Selected, to be copied by hand.");
-    }
-    setTimeout(() => {
-      button.textContent = "Copy";
-    }, COPIED_MS);
-  }
-  return {
-    code,
-    node: element("div", { class: "snippet" }, element("div", { class: "head" }, element("h3", {}, name), button), element("pre", { tabindex: 0, role: "region", "aria-label": `${name} lines` }, code)),
   };
 }
