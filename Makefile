@@ -7,6 +7,7 @@
 #   make bench    throughput beside the plain ways, side by side in one run
 #   make bench-peers  installs LitServe, BentoML and Ray Serve, which make bench then measures, too
 #   make scaling  what a million predictions cost, what is full first, how many replicas; some five minutes
+#   make bench-page  how soon the page is there, and what drawing sends; needs Chromium
 #   make clients  installs KServe's client, and make perf-analyzer Triton's, which make test then tries
 #   make container-test  builds the image without Docker and tries it; needs root on a Debian
 #   make kill-store  servers that keep samples are killed twenty times on each database
@@ -42,7 +43,7 @@ CLIENTS := .venv-clients
 CLIENT_kserve := kserve==0.21.0
 CLIENT_perf_analyzer := perf-analyzer==2.60.0
 
-.PHONY: serve test lint audit format bench bench-peers scaling clients perf-analyzer container-test kill-store soak fuzz reload-loop check-gpu train quality needs-data evaluate active-learning screenshots clean
+.PHONY: serve test lint audit format bench bench-page bench-peers scaling clients perf-analyzer container-test kill-store soak fuzz reload-loop check-gpu train quality needs-data evaluate active-learning screenshots clean
 
 serve: $(VENV)/.installed
 	@$(VENV)/bin/candor serve
@@ -69,6 +70,11 @@ bench: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m benchmarks.service --output benchmarks/results/service.json
 	$(VENV)/bin/python -m benchmarks.overload --output benchmarks/results/overload.json
 	$(VENV)/bin/python -m benchmarks.pools --output benchmarks/results/pools.json
+	$(VENV)/bin/python -m benchmarks.render
+
+# In Chromium: CHROMIUM=path names one.
+bench-page: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m benchmarks.page --output benchmarks/results/page.json
 	$(VENV)/bin/python -m benchmarks.render
 
 bench-peers: $(PEERS)/litserve/.installed $(PEERS)/bentoml/.installed $(PEERS)/ray/.installed

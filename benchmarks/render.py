@@ -187,12 +187,31 @@ def soak_section(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def page_section(result: dict[str, Any]) -> str:
+    """The README's section about how soon the page is there."""
+    drawing, loads = result["drawing"], result["loads"]
+    rate = drawing["updates"] / drawing["seconds"]
+    return "\n".join(
+        [
+            f"Seen on {_where(result)}, Chromium {result['versions']['chromium']}, median of",
+            f"{len(loads)} visitors with an empty cache: the first paint after "
+            f"{1e3 * result['first_paint_s']:,.0f} ms, the first answer with its doubt after",
+            f"{1e3 * result['answered_s']:,.0f} ms and {loads[0]['bytes'] / 1e3:,.0f} kB. Drawing "
+            f"with {rate:.0f} updates a second for {drawing['seconds']:.0f} s sent",
+            f"{sum(drawing['sent'].values()):,} requests, at most "
+            f"{drawing['most_at_a_time']} at a time; the last answer was there",
+            f"{1e3 * drawing['settled_s']:,.0f} ms after the last movement.",
+        ]
+    )
+
+
 SECTIONS = {
     "engine": engine_section,
     "service": service_section,
     "overload": overload_section,
     "pools": pools_section,
     "soak": soak_section,
+    "page": page_section,
     "active_learning": active_learning.section,
 }
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 SCOPES = {
-    "predict": "predictions, selections, models and metrics",
+    "predict": "predictions, selections, models, their reports and metrics",
     "label": "kept samples: reading and labelling them; what models there are",
     "metrics": "/metrics alone",
     "admin": "everything, and alone what changes models or deletes samples",
