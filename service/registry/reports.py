@@ -189,7 +189,7 @@ def reports_of(root: Path, ref: ModelRef) -> tuple[list[Report], list[str]]:
         files = _files(root, folder)
     except (FileNotFoundError, NotADirectoryError):
         return [], []
-    except (OSError, ModelBroken) as error:
+    except (OSError, ModelBroken, RuntimeError) as error:
         return [], [f"{_shown(root, folder)} cannot be read: {_why(error)}"]
     names = {name for name in files if is_name(name)}
     strange = sorted(files.keys() - names)
@@ -337,7 +337,7 @@ def _read(root: Path, path: Path) -> bytes:
                 content = file.read(MOST_BYTES + 1)
         finally:
             os.close(handle)
-    except (OSError, ModelBroken) as error:
+    except (OSError, ModelBroken, RuntimeError) as error:
         raise _unreadable(root, path, error) from None
     if len(content) > MOST_BYTES:
         raise ReportBroken(f"{_shown(root, path)} is larger than {MOST_BYTES:,} bytes")
@@ -352,6 +352,9 @@ def _why(error: Exception) -> str:
     """Without the server's own paths."""
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
+    if isinstance(error, RuntimeError):
+        # Of `Path.resolve`.
+        return "its links lead in a circle"
     return "a link leads out of the repository; copy it in"
 
 

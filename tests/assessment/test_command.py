@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import save_model
 from sklearn.datasets import load_digits
 
 from service.registry import reports
@@ -17,7 +18,7 @@ from service.types import ModelRef
 from tests.assessment.models import load
 from tests.e2e.servers import SHIPPED
 from tests.e2e.test_cli import candor
-from tests.repositories import write_members, write_model
+from tests.repositories import build_network, write_members, write_model
 
 MODELS = ("--models", str(SHIPPED))
 
@@ -94,6 +95,8 @@ def test_without_a_place_it_stands_beside_its_version(
     assert f"- {numbers.verdict[0]}" in done.stdout
     assert abs((datetime.now(UTC) - report.created).total_seconds()) < 3600
     assert numbers.weights == load(folder).conditions.weights
+    save_model(build_network(folder, seed=7), str(folder / "1" / "weights.safetensors"))
+    assert numbers.weights != load(folder).conditions.weights
     assert numbers.detection is not None
     assert {each.name for each in numbers.detection.separations} >= {"variance", numbers.headline}
     assert numbers.headline in {each.name for each in numbers.rankings}

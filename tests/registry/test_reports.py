@@ -139,6 +139,12 @@ def test_a_folder_that_leads_out_is_said_and_not_followed(tmp_path: Path) -> Non
     assert "leads out of the repository" in warning
     with pytest.raises(ReportBroken, match="leads out"):
         reports.read_numbers(root, REF, "elsewhere")
+    link = root / "digits" / "1" / "reports"
+    link.unlink()
+    link.symlink_to(link)
+    found, [warning] = reports.reports_of(root, REF)
+    assert not found
+    assert "lead in a circle" in warning
 
 
 def test_one_is_read_as_it_is(tmp_path: Path) -> None:
