@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse
 from service.api import report_pages
 from service.api.bodies import JSON
 from service.api.documentation import problems
-from service.api.scope import Service, number_or_label, once, served_by, service_of
+from service.api.scope import Service, number_or_label, said_once, served_by, service_of
 from service.calibration.reliability import Bins
 from service.errors import InvalidInput
 from service.registry import reports
@@ -43,7 +43,7 @@ DEFERRED = 0.1
 def list_reports(request: Request, query: Annotated[ReportsQuery, Query()]) -> ReportList:
     """Reports by model, of the highest version first, the newest first; broken ones included."""
     service = service_of(request)
-    once(request)
+    said_once(request)
     if query.model is not None:
         served_by(request, service.registry.model(query.model).name)
     found: list[ReportInfo] = []

@@ -17,7 +17,7 @@ from fastapi.responses import StreamingResponse
 
 from service.api.bodies import write_json
 from service.api.documentation import problems
-from service.api.scope import Service, once, served_by, service_of
+from service.api.scope import Service, said_once, served_by, service_of
 from service.errors import InvalidInput, ModelNotFound
 from service.registry.labels import check_label, encode
 from service.registry.loading import LoadedModel
@@ -63,7 +63,7 @@ Number = Annotated[str, Path(description="id of a sample")]
 def list_samples(request: Request, query: Annotated[SamplesQuery, Query()]) -> Response:
     """Kept rows, the most uncertain first."""
     service = service_of(request)
-    once(request)
+    said_once(request)
     order = query.order or _order(service, query.model)
     status = None if query.status is None else Status(query.status)
     found, after = service.store.page(query.model, status, order, query.limit, query.after)
@@ -131,7 +131,7 @@ def counts(request: Request, query: Annotated[CountsQuery, Query()]) -> SamplePr
 def export(request: Request, query: Annotated[ExportQuery, Query()]) -> Response:
     """All samples of a status as a file: JSON lines, arrays, or a table."""
     service = service_of(request)
-    once(request)
+    said_once(request)
     status = None if query.status == "all" else Status(query.status)
     content: Iterable[bytes]
     if query.format == "jsonl":
@@ -169,7 +169,7 @@ def remove(request: Request, query: Annotated[RemoveQuery, Query()]) -> Removed:
             expected="model or request_id",
         )
     service = service_of(request)
-    once(request)
+    said_once(request)
     # What waits to be written is to go, too, and must not come after this.
     count = service.collector.discard(query.model, query.request_id, _DISCARD_S)
     count += service.store.remove(query.model, request_id=query.request_id)

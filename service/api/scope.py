@@ -162,7 +162,7 @@ def raw_header(scope: Scope, name: bytes) -> bytes | None:
     return found
 
 
-def once(request: Request) -> None:
+def said_once(request: Request) -> None:
     """Look whether each field of the query stands there once: of two one would be lost.
 
     Raises:

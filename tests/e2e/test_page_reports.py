@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -253,6 +254,20 @@ def test_the_first_is_told_how_and_stands_there_at_once(browser: Browser, tmp_pa
             expect(page.locator("#connection")).to_be_empty()
 
 
+def test_what_went_wrong_is_said_and_looked_at_again(browser: Browser, reported: Server) -> None:
+    with visiting(browser) as page:
+        page.clock.install()
+        odd = {"title": "Odd", "detail": "Something odd happened."}
+        listed = re.compile(r"/reports\?")
+        page.route(listed, lambda route: route.fulfill(status=500, json=odd))
+        page.goto(f"{reported.url}/#reports")
+        expect(page.get_by_role("alert")).to_have_text("Something odd happened.")
+        page.unroute(listed)
+        page.clock.run_for(11_000)
+        expect(rows(page).first).to_be_visible()
+        expect(page.get_by_role("alert")).to_have_count(0)
+
+
 def test_a_token_needs_the_scope_and_opens_pages_as_a_password(
     browser: Browser, tmp_path: Path
 ) -> None:
@@ -268,6 +283,11 @@ def test_a_token_needs_the_scope_and_opens_pages_as_a_password(
                 page.goto(f"{server.url}/#reports")
                 if name == "narrow":
                     expect(page.get_by_role("alert")).to_contain_text("this needs predict")
+                    page.get_by_role("button", name="Use another token").click()
+                    page.get_by_label("Token", exact=True).fill("wide")
+                    page.get_by_label("Token", exact=True).press("Enter")
+                    expect(rows(page, "good")).to_have_count(1)
+                    expect(page.get_by_role("alert")).to_have_count(0)
                     continue
                 expect(rows(page, "good")).to_have_count(1)
                 expect(page.locator(".reports")).to_contain_text("it is the password")

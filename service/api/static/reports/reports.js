@@ -17,6 +17,7 @@ const LOOK_MS = 10_000;
 const PAGE = 500;
 /** Of them all; whoever has more asks the API. */
 const MOST = 2000;
+const FORBIDDEN = 403;
 
 /** @type {import("../tabs.js").Mount} */
 export function mount(container, context) {
@@ -29,6 +30,8 @@ export function mount(container, context) {
   let timer = 0;
   /** What is shown, as it came. */
   let shown = "";
+  /** What went wrong, as it was said. */
+  let said = "";
   /** @type {string[]} */
   let names = [];
   /** What is chosen stays while reports come and go. */
@@ -54,17 +57,25 @@ export function mount(container, context) {
       const now = JSON.stringify(found);
       if (now !== shown) show(found);
       shown = now;
+      said = "";
     } catch (error) {
       if (gone.signal.aborted) return;
       // While the server is away, what it said last stays; the banner says that it is.
-      if (!(error instanceof Unreachable && shown)) {
-        shown = "";
-        failed(body, error);
-      }
-      // What it refuses it will refuse again, unless it says when not.
-      if (error instanceof Problem && !error.retryAfter) return;
+      if (!(error instanceof Unreachable && shown)) fail(error);
+      // Another look does not widen what a token may.
+      if (error instanceof Problem && error.status === FORBIDDEN) return;
     }
     wait();
+  }
+
+  /** Say it once, not at every look. @param {any} error */
+  function fail(error) {
+    shown = "";
+    if (error.message === said) return;
+    failed(body, error);
+    said = error.message;
+    if (!(error instanceof Problem && error.status === FORBIDDEN)) return;
+    body.append(element("div", { class: "buttons" }, element("button", { type: "button", onclick: () => api.askForToken().then(load) }, "Use another token")));
   }
 
   function wait() {
