@@ -148,8 +148,10 @@ def describe_report(ref: ModelRef, version: Version, report: Report) -> ReportIn
     )
     if numbers is None:
         return described
-    if numbers.weights is not None and version.model is not None:
-        same = numbers.weights == version.model.conditions.weights
+    # Looked up once: it may be unloaded meanwhile.
+    loaded = version.model
+    if numbers.weights is not None and loaded is not None:
+        same = numbers.weights == loaded.conditions.weights
         described.weights = "same" if same else "other"
     return described.model_copy(update=_main_numbers(numbers))
 

@@ -246,12 +246,14 @@ def test_the_first_is_told_how_and_stands_there_at_once(browser: Browser, tmp_pa
             write_report(tmp_path, ref, "one")
             expect(rows(page, "good")).to_have_count(1)
             expect(page.locator(".making")).to_contain_text("A further report")
+            page.get_by_label("Predicting by").focus()
         expect(page.locator("#connection")).to_contain_text("cannot be reached")
         expect(rows(page, "good")).to_have_count(1)
         write_report(tmp_path, ref, "two")
         with serving(tmp_path, "--port", server.url.rpartition(":")[2]):
             expect(rows(page, "good")).to_have_count(2)
             expect(page.locator("#connection")).to_be_empty()
+            expect(page.get_by_label("Predicting by")).to_be_focused()
 
 
 def test_what_went_wrong_is_said_and_looked_at_again(browser: Browser, reported: Server) -> None:

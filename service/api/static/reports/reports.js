@@ -136,6 +136,7 @@ export function mount(container, context) {
       list();
     }
 
+    const focused = document.activeElement?.id;
     replace(
       body,
       warnings.length > 0 && element("ul", { class: "wrong" }, warnings.map((warning) => element("li", {}, warning))),
@@ -160,6 +161,8 @@ export function mount(container, context) {
       firstReport(names.find((name) => !several.has(name)) ?? names[0], reports.length === 0, announce),
     );
     list();
+    // Whoever chooses goes on choosing while reports come and go.
+    if (focused) document.getElementById(focused)?.focus();
     announce(reports.length === 1 ? "One report." : `${reports.length} reports.`);
   }
 
