@@ -189,11 +189,12 @@ def soak_section(result: dict[str, Any]) -> str:
 
 def page_section(result: dict[str, Any]) -> str:
     """The README's section about how soon the page is there."""
-    drawing, loads = result["drawing"], result["loads"]
+    drawing, loads, machine = result["drawing"], result["loads"], result["machine"]
     rate = drawing["updates"] / drawing["seconds"]
     return "\n".join(
         [
-            f"Seen on {_where(result)}, Chromium {result['versions']['chromium']}, median of",
+            f"Seen on {_where(result)}, Chromium {result['versions']['chromium']}, with a load",
+            f"average of {machine['load_average'][0]:.0f} on {machine['cpus']} processors; median of "
             f"{len(loads)} visitors with an empty cache: the first paint after "
             f"{1e3 * result['first_paint_s']:,.0f} ms, the first answer with its doubt after",
             f"{1e3 * result['answered_s']:,.0f} ms and {loads[0]['bytes'] / 1e3:,.0f} kB. Drawing "
