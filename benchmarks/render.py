@@ -194,8 +194,8 @@ def page_section(result: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"Seen on {_where(result)}, Chromium {result['versions']['chromium']}, with a load",
-            f"average of {machine['load_average'][0]:.0f} on {machine['cpus']} processors; median of "
-            f"{len(loads)} visitors with an empty cache: the first paint after "
+            f"average of {machine['load_average'][0]:.0f} on {machine['cpus']} processors; median",
+            f"of {len(loads)} visitors with an empty cache: the first paint after "
             f"{1e3 * result['first_paint_s']:,.0f} ms, the first answer with its doubt after",
             f"{1e3 * result['answered_s']:,.0f} ms and {loads[0]['bytes'] / 1e3:,.0f} kB. Drawing "
             f"with {rate:.0f} updates a second for {drawing['seconds']:.0f} s sent",
