@@ -104,7 +104,7 @@ def release(request: Request, body: ReleaseRequest) -> Released:
 def counts(request: Request, query: Annotated[CountsQuery, Query()]) -> SampleProgress:
     """How many samples of each model wait for a label, are somebody's, are labelled or skipped."""
     service = service_of(request)
-    once(request)
+    said_once(request)
     found = service.store.progress(query.model)
     if query.model is not None and not found:
         _check_known(service, query.model)
