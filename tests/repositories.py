@@ -90,6 +90,15 @@ def write_members(folder: Path, members: int, version: int = 1) -> list[Path]:
     return files
 
 
+def write_version(folder: Path, version: int, seed: int) -> Path:
+    """A further version of a model, with the random weights of another seed; returns its folder."""
+    place = folder / str(version)
+    place.mkdir()
+    weights = place / "weights.safetensors"
+    safetensors.torch.save_model(build_network(folder, seed=seed), str(weights))
+    return place
+
+
 def build_network(folder: Path, seed: int = 0) -> torch.nn.Module:
     """The network of a folder with its random weights, as a plain PyTorch user has it."""
     spec = importlib.util.spec_from_file_location(f"test_{folder.name}", folder / "network.py")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 from sklearn.datasets import load_digits
 
 from tests.e2e.browser import browsing, visiting
 from tests.e2e.servers import SHIPPED, serving
+from tests.e2e.two_versions import two_digits
 
 FOLDER = Path(__file__).parents[2] / "docs" / "page"
 _COLOURS = 128
@@ -50,28 +52,61 @@ def reports(page: Page, url: str) -> None:
     expect(page.locator("details[open]")).to_contain_text("MC dropout")
 
 
+def compare_samples(page: Page, url: str) -> None:
+    page.goto(f"{url}/#compare/digits@1,digits@2")
+    page.get_by_role("button", name="Stored samples").click()
+    page.get_by_role("button", name="Compare", exact=True).click()
+    expect(page.get_by_label("Quality", exact=True)).to_contain_text("labelled samples")
+
+
+def compare_one(page: Page, url: str) -> None:
+    compare_samples(page, url)
+    page.get_by_role("button", name="Sample 1 side by side").click()
+    expect(page.get_by_label("Answer of B", exact=True)).to_contain_text("not calibrated")
+    page.evaluate("scrollTo(0, 0)")
+
+
 VIEWS: dict[str, Callable[[Page, str], None]] = {
     "try-scribble": try_a_scribble,
     "try-curve": try_a_curve,
     "label-digits": label_digits,
     "reports": reports,
 }
-"""By the name of the picture, how to get there from the server's address."""
+"""Of the shipped models: by the name of the picture, how to get there from the server's address."""
+
+VIEWS_OF_TWO: dict[str, Callable[[Page, str], None]] = {
+    "compare-samples": compare_samples,
+    "compare-one": compare_one,
+}
+"""Of digits in two versions, with kept samples."""
+
+_SAMPLES, _LABELLED = 200, 120
+
+
+def take(browser: Browser, url: str, views: dict[str, Callable[[Page, str], None]]) -> None:
+    """Those views of a server, light and dark."""
+    for scheme in ("light", "dark"):
+        for name, view in views.items():
+            options = {"color_scheme": scheme, "viewport": _SIZE, "reduced_motion": "reduce"}
+            with visiting(browser, **options) as page:
+                view(page, url)
+                taken = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+                # A few colours are all that it has, and a quarter of the bytes.
+                few = taken.quantize(_COLOURS)
+                few.save(FOLDER / f"{name}-{scheme}.png", optimize=True)
 
 
 def main() -> None:
     """Take all of them."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with serving(SHIPPED, "--keep-samples", "digits=all") as server, browsing() as browser:
-        for scheme in ("light", "dark"):
-            for name, view in VIEWS.items():
-                options = {"color_scheme": scheme, "viewport": _SIZE, "reduced_motion": "reduce"}
-                with visiting(browser, **options) as page:
-                    view(page, server.url)
-                    taken = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-                    # A few colours are all that it has, and a quarter of the bytes.
-                    few = taken.quantize(_COLOURS)
-                    few.save(FOLDER / f"{name}-{scheme}.png", optimize=True)
+    with browsing() as browser:
+        with serving(SHIPPED, "--keep-samples", "digits=all") as server:
+            take(browser, server.url, VIEWS)
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            two_digits(Path(folder), _SAMPLES, _LABELLED) as server,
+        ):
+            take(browser, server.url, VIEWS_OF_TWO)
 
 
 if __name__ == "__main__":

@@ -23,5 +23,6 @@
 export const TABS = [
   { name: "try", title: "Try", load: () => import("./try/try.js") },
   { name: "label", title: "Label", load: () => import("./label/label.js") },
+  { name: "compare", title: "Compare", load: () => import("./compare/compare.js") },
   { name: "reports", title: "Reports", load: () => import("./reports/reports.js") },
 ];

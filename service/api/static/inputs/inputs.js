@@ -4,6 +4,7 @@
  * @typedef {object} Input a way of giving a model one row by hand.
  * @property {HTMLElement} node
  * @property {() => any} row [D...] as it stands now; null where there is none.
+ * @property {(row: any) => void} take puts another one in, as it is.
  * @property {string} empty what to say then.
  * @property {string} hint what there is to see.
  * @property {(said: string, share: number) => void} [tell] the answer in short, beside the input,

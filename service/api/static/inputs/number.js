@@ -45,6 +45,13 @@ export function numberInput(_model, examples, changed) {
     changed();
   }
 
+  /** @param {number[]} row */
+  function take([value]) {
+    exact.value = String(value);
+    slide();
+    changed();
+  }
+
   slider.addEventListener("input", () => {
     const ends = range();
     if (ends) moveTo(ends[0] + (Number(slider.value) / STEPS) * (ends[1] - ends[0]));
@@ -76,6 +83,7 @@ export function numberInput(_model, examples, changed) {
       element("p", { class: "quiet small" }, "Move the point in the picture, by the slider, or with its arrow keys."),
     ),
     row: () => (exact.value !== "" && Number.isFinite(Number(exact.value)) ? [Number(exact.value)] : null),
+    take,
     range,
     moveTo,
     empty: "The input needs a number.",

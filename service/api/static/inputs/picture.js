@@ -19,7 +19,7 @@ export function pictureInput(model, examples, changed) {
   const frame = frameOf(sides, model.input.dtype, examples);
   /** @type {import("./strokes.js").Stroke[]} */
   let strokes = DRAWINGS[0].strokes;
-  /** An example's pixels, instead of strokes. @type {number[][] | null} */
+  /** Pixels that were not drawn, instead of strokes. @type {number[][] | null} */
   let pixels = null;
   let own = false;
 
@@ -36,6 +36,15 @@ export function pictureInput(model, examples, changed) {
   function show(next) {
     strokes = next;
     pixels = null;
+    own = false;
+    draw();
+    changed();
+  }
+
+  /** @param {any} image [1, H, W] or [H, W], instead of strokes. */
+  function take(image) {
+    pixels = pixelRows(image);
+    strokes = [];
     own = false;
     draw();
     changed();
@@ -101,17 +110,7 @@ export function pictureInput(model, examples, changed) {
         examples.map((example, k) =>
           element(
             "button",
-            {
-              type: "button",
-              class: "thumb",
-              onclick: () => {
-                pixels = pixelRows(example);
-                strokes = [];
-                own = false;
-                draw();
-                changed();
-              },
-            },
+            { type: "button", class: "thumb", onclick: () => take(example) },
             picture(pixelRows(example), { ...frame, title: `Example ${k + 1}` }),
           ),
         ),
@@ -141,6 +140,7 @@ export function pictureInput(model, examples, changed) {
       paint(seen, rows, frame.low, frame.high);
       return model.input.shape.length === 3 ? [rows] : rows;
     },
+    take,
     empty: "Nothing is drawn yet.",
     hint: "Draw over the three, then scribble, and see the doubt grow.",
     tell(said, share) {

@@ -15,7 +15,14 @@ export function rawInput(model, examples, changed) {
   const start = examples[0] ?? zeros(model.input.shape);
   text.value = JSON.stringify(start);
   const shape = model.input.shape.map((/** @type {number} */ side) => (side === -1 ? "any" : side)).join(" × ");
+  /** @param {any} row */
+  function take(row) {
+    text.value = JSON.stringify(row);
+    changed();
+  }
+
   return {
+    take,
     empty: "This is not JSON.",
     hint: "Change the input, and see where the doubt is.",
     node: element(
@@ -26,7 +33,7 @@ export function rawInput(model, examples, changed) {
         element(
           "div",
           { class: "buttons" },
-          examples.map((row, k) => element("button", { type: "button", onclick: () => { text.value = JSON.stringify(row); changed(); } }, `Example ${k + 1}`)),
+          examples.map((row, k) => element("button", { type: "button", onclick: () => take(row) }, `Example ${k + 1}`)),
         ),
     ),
     row: () => {

@@ -46,6 +46,7 @@ export function rowInput(model, examples, changed) {
       const values = fields.map((field) => (field.value.trim() === "" ? NaN : Number(field.value)));
       return values.every(Number.isFinite) ? values : null;
     },
+    take,
     empty: "Every field needs a number.",
     hint: "Change a number, or go from one example to the other, and see where the doubt is.",
   };
