@@ -13,8 +13,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, Locator, Page, expect
+from scipy import stats
 
 from service.calibration import reliability
+from service.calibration.checks import BoolArray, FloatArray
 from service.client import Client, KeptSample
 from service.tokens import hash_of, make_token
 from service.types import Task
@@ -22,13 +24,16 @@ from tests.e2e.browser import browsing, visiting
 from tests.e2e.servers import Server, serving
 from tests.e2e.test_page import AGED, MARKUP
 from tests.e2e.two_versions import keep, keep_digits, write_two_digits
-from tests.repositories import write_model, write_version
+from tests.repositories import MLP, write_model, write_version
 
 DIGITS = 40
 MOST_WORK = 1000
 """Rows × passes of a request: 20 rows at 50 passes."""
 ROWS = np.random.default_rng(0).normal(0, 2, (12, 4)).astype(np.float32)
 TRUTHS = np.random.default_rng(1).normal(0, 1, (12, 3))
+NOISY = MLP.replace("nn.Linear(32, 3)", "nn.Linear(32, 4)")
+"""Two means and the logarithms of their two noise variances."""
+LINE = MLP.replace("nn.Linear(4, 32)", "nn.Linear(1, 32)").replace("32, 3", "32, 1")
 
 
 class Answers(NamedTuple):
@@ -62,12 +67,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     )
     write_version(write_model(root, "numbers", task="regression"), 2, seed=1)
     write_version(write_model(root, "places", shape="[2, 2, 4]"), 2, seed=1)
+    write_version(write_model(root, "line", LINE, task="regression", shape="[1]"), 2, seed=1)
+    write_version(write_model(root, "several", task="multilabel"), 2, seed=1)
+    write_version(write_model(root, "noisy", NOISY, task="heteroscedastic_regression"), 2, seed=1)
     write_model(root, "unlike")
     environment = {"CANDOR_KEEP_SAMPLES": "all", "CANDOR_MAX_WORK": str(MOST_WORK)}
     with serving(root, environment=environment) as running:
         keep_digits(running, DIGITS, DIGITS)
         keep(running, "marked", ROWS, lambda _: MARKUP)
         keep(running, "numbers", ROWS, lambda row: TRUTHS[row].tolist())
+        keep(running, "line", ROWS[:, :1].copy(), lambda _: None)
+        keep(running, "several", ROWS, lambda row: np.flatnonzero(TRUTHS[row] > 0).tolist())
+        keep(running, "noisy", ROWS, lambda row: TRUTHS[row, :2].tolist())
         keep(running, "places", np.resize(ROWS, (3, 2, 2, 4)), lambda _: None)
         yield running
 
@@ -239,12 +250,7 @@ def test_quality_on_labelled_samples_is_that_of_the_report(
         [-reliability.log_likelihood(mean, truth, task) for mean in answers.mean], rel=6e-3
     )
     assert numbers(page, region, "Expected calibration error") == pytest.approx(
-        [
-            reliability.calibration_error(
-                reliability.reliability(*reliability.top_label(mean, truth))
-            ).expected
-            for mean in answers.mean
-        ],
+        [expected_calibration_error(*reliability.top_label(of, truth)) for of in answers.mean],
         rel=6e-3,
     )
     alone = [int((right[k] & ~right[1 - k]).sum()) for k in (0, 1)]
@@ -277,6 +283,20 @@ def test_the_samples_farthest_apart_open_side_by_side(
     page.get_by_role("button", name="Back to the samples").click()
     expect(button).to_be_focused()
     expect(rows).to_have_count(12)
+
+
+@pytest.mark.parametrize("model", ["digits", "numbers", "line"])
+def test_a_sample_is_asked_about_as_it_was_kept(page: Page, server: Server, model: str) -> None:
+    page.add_init_script(AGED)
+    compare_samples(page, server, f"{model}@1,{model}@2", which="")
+    page.get_by_role("button", name="Sample 2 side by side").click()
+    found = re.search("[0-9a-f]{32}", page.locator(".origin").inner_text())
+    assert found is not None
+    sample = server.get(f"/samples/{found.group()}").json()
+    expect(page.get_by_label("Difference", exact=True)).to_have_attribute("aria-busy", "false")
+    expect(answer(page, "B").locator(".headline")).to_be_visible()
+    address, body = page.evaluate("window.asked")[-1]
+    assert (address, json.loads(body)["inputs"]) == (f"{server.url}/eval", [sample["input"]])
 
 
 def test_batches_fit_the_server_and_go_one_at_a_time(page: Page, server: Server) -> None:
@@ -337,6 +357,48 @@ def test_numbers_are_compared_as_numbers(page: Page, server: Server) -> None:
     unknown = cells(page, "Quality of both", "Negative log likelihood, nats")
     assert unknown == ["not known", "not known"]
     expect(page.get_by_label("Agreement", exact=True)).to_contain_text("two standard deviations")
+
+
+def test_noise_that_is_told_gives_numbers_a_likelihood(page: Page, server: Server) -> None:
+    compare_samples(page, server, "noisy@1,noisy@2")
+    expect(said(page)).to_have_text(f"{len(ROWS)} samples compared.")
+    losses, held = [], []
+    with Client(server.url) as client:
+        for version in (1, 2):
+            told = client.predict(ROWS, model="noisy", version=version)
+            assert told.aleatoric_std is not None
+            assert told.epistemic_std is not None
+            whole = stats.norm(told.mean, np.hypot(told.aleatoric_std, told.epistemic_std))
+            losses.append(-whole.logpdf(TRUTHS[:, :2]).sum(axis=1).mean())
+            low, high = whole.interval(0.9)
+            held.append(100 * ((low <= TRUTHS[:, :2]) & (TRUTHS[:, :2] <= high)).mean())
+    region = "Quality of both"
+    assert numbers(page, region, "Negative log likelihood, nats") == pytest.approx(losses, rel=6e-3)
+    assert numbers(page, region, "Truths within the 90 % interval") == pytest.approx(held, rel=6e-3)
+    page.get_by_label("Kind of doubt").select_option("aleatoric")
+    expect(page.locator("svg.scatter [data-place]")).to_have_count(len(ROWS))
+
+
+def test_several_labels_are_judged_each(page: Page, server: Server) -> None:
+    compare_samples(page, server, "several@1,several@2")
+    expect(said(page)).to_have_text(f"{len(ROWS)} samples compared.")
+    truth = (TRUTHS > 0).astype(np.int64)
+    task = Task.MULTILABEL
+    with Client(server.url) as client:
+        means = [client.predict(ROWS, model="several", version=each).mean for each in (1, 2)]
+    region = "Quality of both"
+    for title, expected in (
+        ("Accuracy, of labels", [100 * reliability.accuracy(of, truth, task) for of in means]),
+        (
+            "Negative log likelihood, nats",
+            [-reliability.log_likelihood(of, truth, task) for of in means],
+        ),
+        (
+            "Expected calibration error, of labels",
+            [expected_calibration_error(*reliability.every_label(of, truth)) for of in means],
+        ),
+    ):
+        assert numbers(page, region, title) == pytest.approx(expected, rel=6e-3)
 
 
 def test_answers_for_every_place_are_said_to_be_none_to_compare(page: Page, server: Server) -> None:
@@ -430,6 +492,10 @@ def test_a_lost_server_is_waited_for_and_a_refusal_is_shown(page: Page, tmp_path
         page.get_by_role("button", name="Stored samples").click()
         page.get_by_role("button", name="Compare", exact=True).click()
         expect(page.get_by_role("alert")).to_contain_text("the token has the scopes predict")
+
+
+def expected_calibration_error(confidence: FloatArray, correct: BoolArray) -> float:
+    return reliability.calibration_error(reliability.reliability(confidence, correct)).expected
 
 
 def divergence(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:

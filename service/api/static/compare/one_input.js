@@ -27,7 +27,7 @@ export function oneInput(context, plan, back) {
   const origin = element("div", { class: "origin", tabindex: -1, hidden: true });
   const place = element("div", {});
   const trouble = element("div", {});
-  const table = element("section", { class: "card", "aria-label": "Difference", "aria-busy": "true" });
+  const table = element("section", { class: "card", "aria-label": "Difference", "aria-busy": "true" }, element("p", { class: "quiet" }, "Asking…"));
   const cards = ["A", "B"].map((letter) => element("section", { class: "card answer", "aria-label": `Answer of ${letter}` }));
   const both = element("div", { class: "sides", hidden: true }, cards);
   const node = element(

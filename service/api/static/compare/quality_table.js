@@ -27,7 +27,7 @@ const LINES = {
   numbers: [
     { title: "Root mean squared error", of: ({ error }) => Math.sqrt(error), write: rounded },
     { title: "Negative log likelihood, nats", of: ({ loss }) => loss, write: rounded },
-    { title: `Truths within the ${percent(LEVEL)} interval`, of: ({ held }) => held, write: percent },
+    { title: `Truths within the ${100 * LEVEL} % interval`, of: ({ held }) => held, write: percent },
   ],
 };
 const NOTES = {
