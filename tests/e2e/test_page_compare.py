@@ -276,6 +276,7 @@ def test_the_samples_farthest_apart_open_side_by_side(
     expect(origin).to_contain_text(answers.samples[place].id)
     for letter, label in zip("AB", answers.label, strict=True):
         expect(answer(page, letter).get_by_label("Label", exact=True)).to_have_text(label[place])
+    expect(page.get_by_label("Difference", exact=True)).to_have_attribute("aria-busy", "false")
     # The same input, passes and seed: the same answers as in the list.
     assert numbers(page, "Both answers as a table", "Predictive entropy") == pytest.approx(
         [of[place] for of in answers.entropy], rel=6e-3

@@ -130,7 +130,7 @@ function meanOf(values) {
 /** @param {Said[]} said */
 function flaggedOf(said) {
   const flags = said.map(({ flagged }) => flagged);
-  return flags.includes(null) ? "not calibrated for this T" : `${flags.filter(Boolean).length} of ${flags.length}`;
+  return flags.includes(null) ? "no calibration for this T" : `${flags.filter(Boolean).length} of ${flags.length}`;
 }
 
 /** @param {string} family @param {Said} one @param {Said} other */
