@@ -15,6 +15,7 @@ export function rawInput(model, examples, changed) {
   const start = examples[0] ?? zeros(model.input.shape);
   text.value = JSON.stringify(start);
   const shape = model.input.shape.map((/** @type {number} */ side) => (side === -1 ? "any" : side)).join(" × ");
+
   /** @param {any} row */
   function take(row) {
     text.value = JSON.stringify(row);
