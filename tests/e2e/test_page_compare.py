@@ -164,6 +164,16 @@ def test_both_versions_get_the_same_input_passes_and_seed(page: Page, server: Se
     assert page.evaluate("window.most") == 1
 
 
+def test_without_an_input_nothing_is_asked_and_nothing_is_busy(page: Page, server: Server) -> None:
+    compare(page, server)
+    expect(answer(page, "B").locator(".headline")).to_be_visible()
+    page.get_by_role("button", name="Clear").click()
+    difference = page.get_by_label("Difference", exact=True)
+    expect(difference).to_have_text("Nothing is drawn yet.")
+    expect(difference).to_have_attribute("aria-busy", "false")
+    expect(answer(page, "B")).to_be_hidden()
+
+
 def test_the_table_says_what_the_answers_say(page: Page, server: Server) -> None:
     compare(page, server)
     page.get_by_role("button", name="Example 1").click()

@@ -132,6 +132,7 @@ export function oneInput(context, plan, back) {
     redraw = () => {};
     replace(trouble);
     replace(table, why ? element("p", { class: "quiet" }, why) : null);
+    table.setAttribute("aria-busy", "false");
     both.hidden = true;
   }
 
