@@ -36,7 +36,7 @@ def write_two_digits(root: Path) -> None:
             rows = torch.randint(_SEEN, (_BATCH,))
             loss = torch.nn.functional.cross_entropy(network(x[rows]), y[rows])
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
     (folder / "2").mkdir()
     save_model(network, str(folder / "2" / "weights.safetensors"))

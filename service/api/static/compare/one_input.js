@@ -146,6 +146,10 @@ export function oneInput(context, plan, back) {
     replace(trouble);
     cards.forEach((card, k) => {
       replace(card, element("h2", {}, element("span", { class: "letter" }, "AB"[k]), titleOf(sides[k])), found[k]?.node ?? answerAsText(answers[k]));
+      // Their regions would else have the same names.
+      for (const part of card.querySelectorAll("[aria-label]:is(section, pre)")) {
+        part.setAttribute("aria-label", `${part.getAttribute("aria-label")} of ${"AB"[k]}`);
+      }
     });
     const [first, second] = found;
     if (!first || !second) {
