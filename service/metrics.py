@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib.metadata import version as installed
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -18,82 +15,29 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.core import HistogramMetricFamily
-from prometheus_client.registry import Collector
 
 from service import __version__
+from service.collectors import SECONDS, UncertaintyHistogram, VersionRequests
+from service.types import ModelRef
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _ROWS = tuple(2.0**n for n in range(13))
-_UNCERTAINTY = np.array(
-    [0.0001, 0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0]
-)
-
-
-_MANY_ROWS = 10_000
-"""That wait to be counted before somebody asks, so that they do not fill the memory."""
-
-
-class UncertaintyHistogram(Collector):
-    """`candor_uncertainty{model,measure}`: takes a whole batch of values at a time.
-
-    They are counted when somebody asks or many have come: counting each batch by itself cost more
-    than all else that a request leaves in the metrics.
-    """
-
-    def __init__(self) -> None:
-        self._waiting: defaultdict[tuple[str, str], list[NDArray[Any]]] = defaultdict(list)
-        self._waiting_rows = 0
-        self._counts: dict[tuple[str, str], NDArray[np.int64]] = {}
-        self._sums: dict[tuple[str, str], float] = {}
-
-    def observe(self, model: str, measure: str, values: NDArray[Any]) -> None:
-        """Count values [B, D...], of which those that are not finite are passed over.
-
-        Of a dense output the mean of a row's places counts, so that each row counts once.
-        """
-        # At once, for the places of ten thousand images would fill the memory.
-        self._waiting[model, measure].append(_one_a_row(values))
-        self._waiting_rows += len(values)
-        if self._waiting_rows > _MANY_ROWS:
-            self._count()
-
-    def _count(self) -> None:
-        for key, batches in self._waiting.items():
-            values = np.concatenate(batches)
-            finite = values[np.isfinite(values)]
-            places = _UNCERTAINTY.searchsorted(finite, side="left")
-            counts = np.bincount(places, minlength=len(_UNCERTAINTY) + 1)
-            self._counts[key] = self._counts.get(key, np.zeros_like(counts)) + counts
-            self._sums[key] = self._sums.get(key, 0.0) + float(finite.sum())
-        self._waiting.clear()
-        self._waiting_rows = 0
-
-    def collect(self) -> Iterator[HistogramMetricFamily]:
-        """What Prometheus reads: cumulative counts up to each bound."""
-        family = HistogramMetricFamily(
-            "candor_uncertainty", "Uncertainty of answered rows", labels=["model", "measure"]
-        )
-        self._count()
-        bounds = [*map(str, _UNCERTAINTY.tolist()), "+Inf"]
-        for key, counts in list(self._counts.items()):
-            buckets = list(zip(bounds, np.cumsum(counts).tolist(), strict=True))
-            family.add_metric(key, buckets, self._sums[key])
-        yield family
-
-
-def _one_a_row(values: NDArray[Any]) -> NDArray[np.float64]:
-    if values.ndim == 1:
-        return values
-    mean_B: NDArray[np.float64] = values.reshape(len(values), -1).mean(axis=1, dtype=np.float64)
-    return mean_B
 
 
 class Tally(Protocol):
     """Counts requests, in whichever process they were answered."""
 
-    def answered(self, model: str, endpoint: str, code: int, elapsed_s: float) -> None:
-        """A request; `model` is one that exists or empty, `endpoint` a route's path."""
+    def answered(
+        self, model: str, version: int | None, endpoint: str, code: int, elapsed_s: float
+    ) -> None:
+        """A request.
+
+        Args:
+            model: one that exists, or empty.
+            version: that was chosen; None where none was.
+            endpoint: a route's path.
+            code: HTTP status.
+            elapsed_s: from its first byte to its answer.
+        """
         ...
 
     def rejected(self, reason: str) -> None:
@@ -134,14 +78,14 @@ class Metrics:
             "candor_request_seconds",
             "Time from a request's first byte to its answer, in seconds",
             ["model", "endpoint"],
-            buckets=_SECONDS,
+            buckets=SECONDS,
             registry=own,
         )
         self.queue_seconds = Histogram(
             "candor_queue_seconds",
             "Time a request waited for the engine, in seconds",
             ["model"],
-            buckets=_SECONDS,
+            buckets=SECONDS,
             registry=own,
         )
         self.batch_rows = Histogram(
@@ -155,7 +99,7 @@ class Metrics:
             "candor_sampling_seconds",
             "Time a batch of predictions took to compute, in seconds",
             ["model"],
-            buckets=_SECONDS,
+            buckets=SECONDS,
             registry=own,
         )
         self.passes_total = Counter(
@@ -163,6 +107,8 @@ class Metrics:
         )
         self.uncertainty = UncertaintyHistogram()
         own.register(self.uncertainty)
+        self.version_requests = VersionRequests()
+        own.register(self.version_requests)
         self.ood_flagged_total = Counter(
             "candor_ood_flagged_total",
             "Rows flagged as out of distribution",
@@ -186,6 +132,12 @@ class Metrics:
             "candor_drift_rows",
             "Rows in the window that drift is seen in",
             ["model", "version"],
+            registry=own,
+        )
+        self.drift_bin_rows = Gauge(
+            "candor_drift_bin_rows",
+            "Rows of that window in each bin of the calibration, from that of the lowest values, 1",
+            ["model", "version", "measure", "bin"],
             registry=own,
         )
         self.queue_depth = Gauge(
@@ -267,7 +219,14 @@ class Metrics:
         self.queue_size.set_function(queue_bytes)
         self.requests_in_flight.set_function(in_flight)
 
-    def answered(self, model: str, endpoint: str, code: int, elapsed_s: float) -> None:
+    def keep_versions(self, refs: Collection[ModelRef]) -> None:
+        """Say nothing any more of all versions but these."""
+        self.uncertainty.keep(refs)
+        self.version_requests.keep(refs)
+
+    def answered(
+        self, model: str, version: int | None, endpoint: str, code: int, elapsed_s: float
+    ) -> None:
         """See `Tally`."""
         key = (model, endpoint, code)
         found = self._answered.get(key)
@@ -279,6 +238,8 @@ class Metrics:
         requests, seconds = found
         requests.inc()
         seconds.observe(elapsed_s)
+        if version is not None:
+            self.version_requests.answered(model, version, endpoint, code, elapsed_s)
 
     def rejected(self, reason: str) -> None:
         """See `Tally`."""

@@ -16,7 +16,8 @@ SERVICE = ROOT / "service"
 GROUND = {"errors", "types", "settings", "schemas", "tokens", "configuration"}
 MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(GROUND, GROUND),
-    "metrics": GROUND,
+    "collectors": GROUND,
+    "metrics": GROUND | {"collectors"},
     "flags": GROUND,
     "logs": set(),
     "tracing": GROUND,

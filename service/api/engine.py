@@ -19,7 +19,6 @@ from service.api.scope import (
     client_left,
     desk_of,
     has_come,
-    note_version,
     request_id,
     spare_s,
     trace_of,
@@ -166,7 +165,6 @@ async def compute(
     Raises:
         CandorError: of `Runner.submit`.
     """
-    note_version(request, model.ref.version)
     urgency = priority(request) if of_priority is None else of_priority
     trace = trace_of(request)
     if trace is not None:

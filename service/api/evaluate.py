@@ -21,7 +21,7 @@ async def evaluate(request: Request) -> Response:
     desk = desk_of(request)
     body, raw = await read_request(request, EvalRequest, desk.settings.max_body_bytes)
     model = await desk.engine.resolve(body.model, body.version, request_id(request))
-    served_by(request, model.ref.name)
+    served_by(request, model.ref.name, model.ref.version)
     inputs = raw.batch(model.manifest.input)
     check_work(request, len(inputs), 1)
     computed = await compute(request, model, inputs, None)

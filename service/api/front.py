@@ -175,7 +175,8 @@ class Front:
     def _note(
         self, scope: Scope, route: str, code: int, state: dict[str, Any], elapsed_s: float = 0.0
     ) -> None:
-        self._desk.tally.answered(state.get("model", ""), route, code, elapsed_s)
+        model, version = state.get("model", ""), state.get("version")
+        self._desk.tally.answered(model, version, route, code, elapsed_s)
         logs.access(scope["method"], scope["path"], route, code, elapsed_s)
 
     def _begin_trace(self, scope: Scope, state: dict[str, Any]) -> RequestSpans | None:

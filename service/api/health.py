@@ -81,6 +81,7 @@ async def metrics(request: Request) -> Response:
     }
     service.runner.watch_drift_of([ref for ref, version in versions.items() if version.model])
     # Of versions that are gone nothing is said any more.
+    service.metrics.keep_versions(versions)
     service.metrics.model_ready.clear()
     service.metrics.calibration_stale.clear()
     for ref, version in versions.items():

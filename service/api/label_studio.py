@@ -67,7 +67,7 @@ async def predict(request: Request, body: LabelStudioTasks, model: str | None = 
     """What the model thinks of each task, and how sure it is."""
     service = service_of(request)
     loaded = await service.engine.resolve(model, None, request_id(request))
-    served_by(request, loaded.ref.name)
+    served_by(request, loaded.ref.name, loaded.ref.version)
     manifest = loaded.manifest
     control = _control(body.label_config, manifest.task) if body.label_config else None
     if not body.tasks:

@@ -34,7 +34,7 @@ async def predict(request: Request) -> Response:
     desk = desk_of(request)
     body, raw = await read_request(request, PredictRequest, desk.settings.max_body_bytes)
     model = await desk.engine.resolve(body.model, body.version, request_id(request))
-    served_by(request, model.ref.name)
+    served_by(request, model.ref.name, model.ref.version)
     plan, wanted = plan_and_fields(model.manifest, body)
     inputs = raw.batch(model.manifest.input)
     adaptive = plan.tolerance is not None

@@ -31,7 +31,7 @@ async def query(request: Request) -> Response:
     service = service_of(request)
     body, raw = await read_request(request, QueryRequest, service.settings.max_body_bytes)
     model = await service.engine.resolve(body.model, body.version, request_id(request))
-    served_by(request, model.ref.name)
+    served_by(request, model.ref.name, model.ref.version)
     task = model.manifest.task
     check_strategy(body.strategy, task)
     plan = plan_of(body.strategy, model.manifest.plan_for(body.passes, body.seed))

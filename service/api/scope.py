@@ -85,9 +85,15 @@ def request_id(request: Request) -> str:
     return cast(str, _state(request)["request_id"])
 
 
-def served_by(request: Request, model: str) -> None:
-    """Note which model a request is for, once it is known to exist; metrics are labelled by it."""
-    _state(request)["model"] = model
+def served_by(request: Request, model: str, version: int | None = None) -> None:
+    """Note which model a request is for, once it is known to exist, and which version is chosen.
+
+    Metrics are labelled by them, and the log names them.
+    """
+    state = _state(request)
+    state["model"] = model
+    if version is not None:
+        state["version"] = version
 
 
 def hold(request: Request, more_bytes: int) -> None:
@@ -97,11 +103,6 @@ def hold(request: Request, more_bytes: int) -> None:
         QueueFull: others' bodies leave no room.
     """
     _state(request)["hold"](more_bytes)
-
-
-def note_version(request: Request, version: int) -> None:
-    """Note which version of its model a request is for, for the log."""
-    _state(request)["version"] = version
 
 
 def waited_s(request: Request) -> float:

@@ -105,6 +105,10 @@ class Calibration(BaseModel):
             "false_positive_rate_interval": list(self.threshold.interval),
             "temperature": None if self.temperature is None else self.temperature.value,
             "coverage": None if conformal is None else conformal.coverage,
+            "references": {
+                measure: {"edges": list(bins.edges), "counts": list(bins.counts)}
+                for measure, bins in self.references.items()
+            },
         }
 
 

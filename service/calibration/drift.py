@@ -126,6 +126,10 @@ class SlidingWindow:
         """How many values are in the window, at most its size."""
         return self._rows
 
+    def rows_in(self, place: int) -> int:
+        """How many of them are in a bin, counted from 0."""
+        return int(self._counts[place])
+
     def add(self, values_B: ArrayLike) -> None:
         """Add values in the order they came; the oldest leave. Infinities count in the end bins.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -41,6 +42,7 @@ class Drift:
         if known > model.generation:
             return
         if known < model.generation:
+            self._forget(model.ref)
             windows = self._begin(model.ref, calibration)
             self._windows[model.ref] = (model.generation, windows)
         for measure, window in windows.items():
@@ -59,6 +61,10 @@ class Drift:
             self._metrics.stability_index.labels(*labels, measure).set_function(
                 window.population_stability_index
             )
+            for place in range(len(window.reference.counts)):
+                self._metrics.drift_bin_rows.labels(*labels, measure, place + 1).set_function(
+                    functools.partial(window.rows_in, place)
+                )
         # The share of flagged rows needs no bins.
         flags = windows[OOD_VALUES] = SlidingWindow(
             ReferenceBins((), (calibration.threshold.rows,)),
@@ -72,9 +78,16 @@ class Drift:
     def keep(self, refs: Collection[ModelRef]) -> None:
         """Forget all versions but these."""
         for ref in [ref for ref in self._windows if ref not in refs]:
-            _, windows = self._windows.pop(ref)
-            labels = (ref.name, str(ref.version))
-            for measure in windows.keys() - {OOD_VALUES}:
-                self._metrics.stability_index.remove(*labels, measure)
-            self._metrics.ood_flagged_rate.remove(*labels)
-            self._metrics.drift_rows.remove(*labels)
+            self._forget(ref)
+
+    def _forget(self, ref: ModelRef) -> None:
+        if ref not in self._windows:
+            return
+        _, windows = self._windows.pop(ref)
+        labels = (ref.name, str(ref.version))
+        for measure in windows.keys() - {OOD_VALUES}:
+            self._metrics.stability_index.remove(*labels, measure)
+            for place in range(len(windows[measure].reference.counts)):
+                self._metrics.drift_bin_rows.remove(*labels, measure, place + 1)
+        self._metrics.ood_flagged_rate.remove(*labels)
+        self._metrics.drift_rows.remove(*labels)

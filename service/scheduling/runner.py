@@ -351,13 +351,13 @@ class Runner:
 
     def _observe_end(self, step: Step, jobs: Sequence[Job], outcomes: list[Outcome]) -> None:
         self._traces.ended(step, jobs, outcomes)
-        model = step.works[0].model
-        metrics = self._metrics.of(model)
+        ref = jobs[0].model.ref
+        metrics = self._metrics.of(ref.name)
         seconds = sum(outcome.seconds for outcome in outcomes)
         metrics.busy_seconds_total.inc(seconds)
         now = time.monotonic()
         self.statistics.add(
-            jobs[0].model.ref,
+            ref,
             [
                 Ran(work.rows, now - work.queued_s, failed=outcome.fields is None)
                 for work, outcome in zip(step.works, outcomes, strict=True)
@@ -379,13 +379,13 @@ class Runner:
         for measure in _OBSERVED:
             for fields in answered:
                 if (values := fields.get(measure)) is not None:
-                    self._metrics.uncertainty.observe(model, measure, values)
+                    self._metrics.uncertainty.observe(ref, measure, values)
         calibration = jobs[0].model.calibration
         if calibration is not None:
             calibrated = [fields for fields in answered if OOD_VALUES in fields]
             self._drift.observe(jobs[0].model, calibration, calibrated)
             if (flags := _joined(calibrated, OOD_FLAGGED)) is not None:
-                self._metrics.ood_flagged_total.labels(model).inc(int(np.count_nonzero(flags)))
+                self._metrics.ood_flagged_total.labels(ref.name).inc(int(np.count_nonzero(flags)))
 
 
 def _displaced() -> Exception:

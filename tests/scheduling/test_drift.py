@@ -58,3 +58,29 @@ def test_of_a_version_that_is_gone_nothing_is_shown(model: VerifiedModel) -> Non
     drift.keep([])
     assert shown(metrics) is None
     assert b'version="1"' not in metrics.render()
+
+
+def test_each_bin_of_the_calibration_shows_its_rows_and_those_of_an_old_load_are_gone(
+    model: VerifiedModel,
+) -> None:
+    metrics = Metrics()
+    drift = Drift(metrics, 1000)
+    bins = len(calibration().references["variance"].counts)
+    observe(drift, model, 5)
+
+    def rows() -> list[float | None]:
+        labels = {**LABELS, "measure": "variance"}
+        return [
+            metrics.registry.get_sample_value("candor_drift_bin_rows", {**labels, "bin": str(k)})
+            for k in range(bins + 2)
+        ]
+
+    inside = rows()[1:-1]
+    assert sum(filter(None, inside)) == 5
+    assert None not in inside
+    assert (rows()[0], rows()[-1]) == (None, None)
+    again = dataclasses.replace(model, generation=model.generation + 1)
+    drift.observe(again, calibration(), [{OOD_VALUES: np.full(2, 0.15)}])
+    assert sum(filter(None, rows()[1:-1])) == 0
+    drift.keep([])
+    assert set(rows()) == {None}

@@ -64,7 +64,7 @@ async def infer(request: Request) -> Response:
     limit_bytes = desk.settings.max_body_bytes
     body = await read_body(request, limit_bytes)
     model = await desk.engine.resolve(*model_and_version(request.path_params), request_id(request))
-    served_by(request, model.ref.name)
+    served_by(request, model.ref.name, model.ref.version)
     coding = header(request, b"content-encoding")
     body = await decompressed(body, coding, limit_bytes, lambda size: hold(request, size))
     length = json_length(header(request, _LENGTH_HEADER), body)

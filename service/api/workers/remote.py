@@ -194,14 +194,16 @@ class RemoteTally:
 
     def __init__(self, line: Line) -> None:
         self._line = line
-        self._answered: list[tuple[str, str, int, float]] = []
+        self._answered: list[tuple[str, int | None, str, int, float]] = []
         self._rejected: Counter[str] = Counter()
         self._planned: asyncio.TimerHandle | None = None
         line.on("report", lambda head, _: self._report(head))
 
-    def answered(self, model: str, endpoint: str, code: int, elapsed_s: float) -> None:
+    def answered(
+        self, model: str, version: int | None, endpoint: str, code: int, elapsed_s: float
+    ) -> None:
         """See `Tally`."""
-        self._answered.append((model, endpoint, code, elapsed_s))
+        self._answered.append((model, version, endpoint, code, elapsed_s))
         self._plan()
 
     def rejected(self, reason: str) -> None:

@@ -101,8 +101,8 @@ class Extension:
         elif kind in ("part", "sent", "left"):
             self._about(head, buffers)
         elif kind == "tally":
-            for model, endpoint, code, elapsed_s in head["answered"]:
-                self._tally.answered(model, endpoint, code, elapsed_s)
+            for model, version, endpoint, code, elapsed_s in head["answered"]:
+                self._tally.answered(model, version, endpoint, code, elapsed_s)
             for reason, count in head["rejected"].items():
                 for _ in range(count):
                     self._tally.rejected(reason)

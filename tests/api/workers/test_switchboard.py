@@ -75,11 +75,13 @@ class Counted:
     """Keeps what it is told."""
 
     def __init__(self) -> None:
-        self.requests: list[tuple[str, str, int]] = []
+        self.requests: list[tuple[str, int | None, str, int]] = []
         self.reasons: list[str] = []
 
-    def answered(self, model: str, endpoint: str, code: int, elapsed_s: float) -> None:
-        self.requests.append((model, endpoint, code))
+    def answered(
+        self, model: str, version: int | None, endpoint: str, code: int, elapsed_s: float
+    ) -> None:
+        self.requests.append((model, version, endpoint, code))
 
     def rejected(self, reason: str) -> None:
         self.reasons.append(reason)
@@ -288,14 +290,14 @@ def test_for_a_client_that_left_nothing_is_computed_any_more() -> None:
 def test_what_a_worker_counted_is_counted_before_a_report_is_over() -> None:
     async def run() -> Counted:
         async with ends() as both:
-            both.tally.answered("mine", "/predict", 200, 0.1)
-            both.tally.answered("mine", "/predict", 429, 0.1)
+            both.tally.answered("mine", 1, "/predict", 200, 0.1)
+            both.tally.answered("mine", None, "/predict", 429, 0.1)
             both.tally.rejected("queue_full")
             await both.extension.report()
             return both.counted
 
     counted = asyncio.run(run())
-    assert counted.requests == [("mine", "/predict", 200), ("mine", "/predict", 429)]
+    assert counted.requests == [("mine", 1, "/predict", 200), ("mine", None, "/predict", 429)]
     assert counted.reasons == ["queue_full"]
 
 
