@@ -22,6 +22,7 @@
 /** @type {Tab[]} */
 export const TABS = [
   { name: "try", title: "Try", load: () => import("./try/try.js") },
+  { name: "watch", title: "Watch", load: () => import("./watch/watch.js") },
   { name: "label", title: "Label", load: () => import("./label/label.js") },
   { name: "compare", title: "Compare", load: () => import("./compare/compare.js") },
   { name: "reports", title: "Reports", load: () => import("./reports/reports.js") },

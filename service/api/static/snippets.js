@@ -2,8 +2,8 @@
  * The same request for a terminal and for Python, ready to copy.
  */
 
-import { copyable } from "../copyable.js";
-import { element } from "../element.js";
+import { copyable } from "./copyable.js";
+import { element } from "./element.js";
 
 /**
  * @param {{address: string, model: string, version: number | null, row: any, passes: number, seed: number, token: boolean}} asked
