@@ -434,7 +434,11 @@ class VersionInfo(BaseModel):
     sites: list[SiteInfo] = []
     warnings: list[str] = []
     strategy: StrategyInfo | None = None
-    calibration: dict[str, Any] | None = None
+    calibration: dict[str, Any] | None = Field(
+        None,
+        description="what the version learned from held-out data; `references` are the inner ends "
+        "of bins of each measure, and how many of those rows fell into each",
+    )
     output_shape: list[int] | None = Field(
         None, description="of one row's mean, [C, D...]; −1 is a place that follows the input's"
     )

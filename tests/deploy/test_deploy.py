@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from prometheus_client import Counter
+from prometheus_client.parser import text_string_to_metric_families
 
 from service.api import connections, errors
 from service.metrics import Metrics
+from service.types import ModelRef
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -117,6 +120,23 @@ def test_the_readme_says_which_labels_a_metric_has() -> None:
         if names is not None:
             total = "_total" if isinstance(metric, Counter) else ""
             assert labels[metric._name + total] == names
+
+
+def test_the_readme_says_which_labels_what_is_counted_in_batches_has() -> None:
+    own = Metrics()
+    own.answered("m", 1, "/predict", 200, 0.1)
+    own.uncertainty.observe(ModelRef("m", 1), "variance", np.zeros(1))
+    found = re.findall(r"`(candor_\w+){([\w,]+)}`[,| ]", README_TABLE)
+    for name, labels in found:
+        if not name.startswith(("candor_version_", "candor_uncertainty")):
+            continue
+        [family] = [
+            family
+            for family in text_string_to_metric_families(own.render().decode())
+            if family.name == name.removesuffix("_total")
+        ]
+        for sample in family.samples:
+            assert {*sample.labels} - {"le"} == {*labels.split(",")}, name
 
 
 def test_the_readme_names_every_reason_of_refusals() -> None:

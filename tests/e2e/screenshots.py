@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from sklearn.datasets import load_digits
@@ -19,6 +21,7 @@ from tests.e2e.two_versions import two_digits
 FOLDER = Path(__file__).parents[2] / "docs" / "page"
 _COLOURS = 128
 _SIZE = {"width": 1200, "height": 900}
+_WATCHED_S = 30.0
 
 
 def try_a_scribble(page: Page, url: str) -> None:
@@ -31,6 +34,31 @@ def try_a_curve(page: Page, url: str) -> None:
     page.goto(f"{url}/#try/co2")
     page.get_by_label("The input", exact=True).fill("2030.5")
     expect(page.get_by_label("Mean and standard deviation")).to_contain_text("416")
+
+
+def watch_what_is_flagged(page: Page, url: str) -> None:
+    page.goto(f"{url}/#watch/digits")
+    expect(page.locator(".watch")).to_contain_text("Looked at")
+    page.get_by_label("The last").select_option("1")
+    known = load_digits().images.astype(float)
+    random = np.random.default_rng(0)
+    others = {
+        name: httpx.get(f"{url}/models/{name}/example").json()["inputs"]
+        for name in ("co2", "breast_cancer")
+    }
+    shape = httpx.get(f"{url}/models/digits").json()["input"]["shape"]
+    begun_s = time.monotonic()
+    while (passed_s := time.monotonic() - begun_s) < _WATCHED_S:
+        rows = known[random.integers(len(known), size=int(random.integers(1, 9)))]
+        # Later on there is more and more that is no digit.
+        strange = random.random(len(rows)) < passed_s / _WATCHED_S - 0.4
+        rows[strange] = random.uniform(0, 16, (int(strange.sum()), *rows.shape[1:]))
+        inputs = rows.reshape(len(rows), *shape).tolist()
+        httpx.post(f"{url}/predict", json={"model": "digits", "inputs": inputs})
+        for name, example in others.items():
+            if random.random() < 0.4:
+                httpx.post(f"{url}/predict", json={"model": name, "inputs": example})
+        page.wait_for_timeout(50)
 
 
 def label_digits(page: Page, url: str) -> None:
@@ -72,6 +100,7 @@ def compare_one(page: Page, url: str) -> None:
 VIEWS: dict[str, Callable[[Page, str], None]] = {
     "try-scribble": try_a_scribble,
     "try-curve": try_a_curve,
+    "watch": watch_what_is_flagged,
     "label-digits": label_digits,
     "reports": reports,
 }

@@ -182,6 +182,8 @@ def test_a_long_answer_is_passed_on_in_parts_and_may_be_left(several: Server) ->
 
 def test_counts_are_those_of_all_processes(several: Server) -> None:
     before = counted(several)
+    by_version = {"model": "good", "version": "1"}
+    of_version = metric(several, "candor_version_requests_total", **by_version)
     outcomes: Counter[tuple[str, str]] = Counter()
 
     def ask(number: int) -> None:
@@ -198,6 +200,11 @@ def test_counts_are_those_of_all_processes(several: Server) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(ask, range(200)))
     assert counted(several) - before == outcomes
+    # All of them got as far as a version, also those that it refused.
+    now = metric(several, "candor_version_requests_total", **by_version)
+    assert now - of_version == 200
+    timed = metric(several, "candor_version_request_seconds_count", **by_version)
+    assert timed == now
     assert len(workers_of(several)) == WORKERS
 
 

@@ -11,8 +11,8 @@ import { inputOf } from "../inputs/inputs.js";
 import { planPanel } from "../inputs/plan.js";
 import { defaultVersion, kindOf } from "../kinds.js";
 import { newestWins } from "../latest.js";
-import { courseOf, curve, grid } from "./curve.js";
 import { snippetPanel, snippetsOf } from "../snippets.js";
+import { courseOf, curve, grid } from "./curve.js";
 
 const CURVE_FIELDS = ["mean", "std", "aleatoric_std", "epistemic_std"];
 const QUIET_MS = 700;

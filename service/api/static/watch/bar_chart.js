@@ -40,7 +40,7 @@ export function barChart(title, { what, now, expected = "" }) {
     ),
     body,
   );
-  const numbers = element("details", { class: "small" }, element("summary", {}, "As numbers"), element("div", { class: "scrolls", tabindex: 0, role: "region", "aria-label": `${title}, as numbers` }, table));
+  const numbers = element("details", { class: "small" }, element("summary", {}, "As numbers"), element("div", { class: "scrolls", tabindex: 0, role: "group", "aria-label": `${title}, as numbers` }, table));
   return {
     node: element("figure", { class: "graph" }, element("figcaption", {}, element("h4", {}, title)), svg, legend, numbers),
 

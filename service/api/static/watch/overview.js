@@ -30,7 +30,7 @@ export function overview() {
         tile("Requests a second", rate === null ? "–" : rounded(rate, 3), "in the last ten seconds"),
         tile("Requests", all.toLocaleString("en"), failed > 0 ? `${counted(failed, "failed", "failed")} (${percent(failed / all)})` : "none failed", failed > 0),
         tile("Refused", sumOf(refused).toLocaleString("en"), reasons(refused)),
-        tile("Being answered", rounded(reading.inFlight), `${rounded(reading.waiting)} of them waiting`),
+        tile("Being answered", reading.inFlight.toLocaleString("en"), `${reading.waiting.toLocaleString("en")} of them waiting`),
         tile("Engine in use", busy === null ? "–" : percent(Math.min(1, busy)), "in the last ten seconds"),
       );
     },

@@ -31,7 +31,7 @@ export function versionCard() {
       const values = uncertaintyOf(stepsOf(steps, row.key), measure);
       const rows = values === null ? 0 : total(values);
       lately.update(
-        values === null || rows === 0 ? null : { ends: values.bounds.map((bound) => (bound === Infinity ? "" : rounded(bound, 2))), counts: values.counts, expected: null },
+        values === null || rows === 0 ? null : { ends: values.bounds.map((bound) => (bound === Infinity ? "" : String(bound))), counts: values.counts, expected: null },
         rows === 0 ? `No ${spoken(measure)} was computed.` : `${spoken(measure)} of ${counted(rows, "row")}, mean ${rounded((values?.sum ?? NaN) / rows)}`,
       );
       const sizes = [...row.batches].sort(([a], [b]) => a - b);

@@ -77,7 +77,7 @@ export function versionTable(choose) {
       tools,
       element(
         "div",
-        { class: "scrolls versions", tabindex: 0, role: "region", "aria-labelledby": "watch-versions" },
+        { class: "scrolls versions", tabindex: 0, role: "region", "aria-label": "Table of versions" },
         element(
           "table",
           {},

@@ -1,8 +1,8 @@
 /**
  * Watch: what the server is asked now, how it answers, and how sure it is, by model and version.
  *
- * It looks at what anybody's Prometheus may look at, gently and only while somebody sees it, and
- * keeps the last minutes itself: also while another tab of the page is shown.
+ * It looks at what anybody's Prometheus may look at, gently and only while somebody sees it. What it
+ * saw stays with the page for some minutes, whichever tab is shown.
  */
 
 import { Problem, Unreachable } from "../api.js";
@@ -24,15 +24,16 @@ const MINUTES = [1, 5, 15];
 const FIRST_MINUTES = 5;
 
 const history = new History(Math.max(...MINUTES) * MINUTE_MS);
+/** By their names; null as long as they are not known. @type {Map<string, any> | null} */
+let models = null;
 
 /** @type {import("../tabs.js").Mount} */
 export function mount(container, context) {
   const { api, connection, announce } = context;
   const gone = new AbortController();
   const options = { signal: gone.signal };
-  /** By their names; null as long as they are not known. @type {Map<string, any> | null} */
-  let models = null;
   let described = "";
+  let said = "";
   let looks = 0;
   let chosen = context.place;
   let looking = false;
@@ -78,6 +79,7 @@ export function mount(container, context) {
       if (gone.signal.aborted) return;
       take(reading);
       replace(trouble);
+      said = "";
     } catch (error) {
       if (gone.signal.aborted) return;
       wait = failed(error);
@@ -126,8 +128,8 @@ export function mount(container, context) {
     else if (step && before) {
       const come = [...reading.versions].filter(([key]) => !before.versions.has(key));
       const left = [...before.versions].filter(([key]) => !reading.versions.has(key));
-      const said = (/** @type {typeof come} */ those, /** @type {string} */ verb) => those.map(([, { model, version }]) => `${model} version ${version} ${verb}.`);
-      const all = [...said(come, "came"), ...said(left, "left")];
+      const each = (/** @type {typeof come} */ those, /** @type {string} */ verb) => those.map(([, { model, version }]) => `${model} version ${version} ${verb}.`);
+      const all = [...each(come, "came"), ...each(left, "left")];
       if (all.length > 0) announce(all.join(" "));
     }
     show();
@@ -176,7 +178,7 @@ export function mount(container, context) {
     return element(
       "div",
       {},
-      element("p", {}, `Nobody asked ${name} for anything while this page watched. `, element("a", { href: `#try/${encodeURIComponent(name)}` }, "Try it by hand"), ", or send it something:"),
+      element("p", {}, `Nobody asked ${name} for anything in these minutes. `, element("a", { href: `#try/${encodeURIComponent(name)}` }, "Try it by hand"), ", or send it something:"),
       place,
     );
 
@@ -200,7 +202,8 @@ export function mount(container, context) {
   function failed(error) {
     if (!(error instanceof Problem || error instanceof Unreachable || error instanceof NotMetrics)) throw error;
     const refused = error instanceof Problem && error.status === 403;
-    if (trouble.textContent === "" || !(error instanceof Unreachable)) {
+    // Said once, not at every look.
+    if (error.message !== said) {
       replace(
         trouble,
         element("p", { class: "wrong", role: "alert" }, error.message),
@@ -208,6 +211,7 @@ export function mount(container, context) {
         refused && element("button", { type: "button", onclick: otherToken }, "Use another token"),
       );
     }
+    said = error.message;
     status.textContent = "";
     if (refused) return Infinity;
     return Math.max(EVERY_MS, 1000 * ((error instanceof Problem && error.retryAfter) || 0));
