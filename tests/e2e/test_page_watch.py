@@ -151,6 +151,8 @@ def test_what_was_sent_is_what_there_is_to_see_also_after_the_server_was_lost(
         expect(described).to_have_attribute(
             "aria-label", re.compile(r"version 2 \(canary\): .*most")
         )
+        described.hover()
+        expect(failures).to_contain_text("150 s ago")
         card = page.locator(".version-card").filter(has_text="version 1")
         expect(card).to_contain_text("This version is not calibrated")
         expect(graph(card, "Of the last minutes")).to_contain_text("predictive entropy of 14 rows")

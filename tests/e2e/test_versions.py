@@ -237,7 +237,8 @@ def test_what_is_put_into_the_repository_serves_without_a_call_until_it_is_gone(
     write_weights(folder, 2, seed=5)
     wait_until(lambda: serves() == 2)
     assert server.post("/predict", {"model": "coming", "inputs": INPUTS}).json()["version"] == 2
-    assert 'model="coming",version="2"} 1.0' in server.get("/metrics").text
+    labels = 'code="200",endpoint="/predict",model="coming",version="2"'
+    assert f"candor_version_requests_total{{{labels}}} 1.0" in server.get("/metrics").text
     shutil.rmtree(folder / "2")
     wait_until(lambda: serves() == 1)
     assert 'model="coming",version="2"' not in server.get("/metrics").text

@@ -20,6 +20,7 @@ const HEIGHT = 150;
 const PAD = { left: 58, right: 8, top: 8, bottom: 22 };
 const TICKS = 3;
 const MINUTE_MS = 60_000;
+const NEAR_MS = 10_000;
 
 /**
  * @param {string} title
@@ -30,6 +31,19 @@ export function lineChart(title, { write, least = 0, note = "" }) {
   const svg = drawn("svg", { class: "lines", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" });
   const legend = element("ul", { class: "keys small" });
   const remark = element("p", { class: "quiet small" }, note);
+  const cursor = drawn("path", { class: "cursor" });
+  /** Where somebody points, as a share of the picture's width. @type {number | null} */
+  let pointed = null;
+  let read = () => {};
+  svg.addEventListener("pointermove", (/** @type {PointerEvent} */ event) => {
+    const box = svg.getBoundingClientRect();
+    pointed = (event.clientX - box.left) / box.width;
+    read();
+  });
+  svg.addEventListener("pointerleave", () => {
+    pointed = null;
+    read();
+  });
   return {
     node: element("figure", { class: "card graph" }, element("figcaption", {}, element("h3", {}, title)), svg, legend, remark),
 
@@ -59,13 +73,21 @@ export function lineChart(title, { write, least = 0, note = "" }) {
         span.marks.map((time) => drawn("path", { class: "restart", d: `M${across(time).toFixed(1)} ${PAD.top}V${HEIGHT - PAD.bottom}` })),
         level && drawn("path", { class: "limit", d: `M${PAD.left} ${up(level.value).toFixed(1)}H${WIDTH - PAD.right}` }),
         lines.map(({ look, points }) => drawn("path", { class: `line look-${look}`, d: path(points, across, up) })),
+        cursor,
       );
-      replace(
-        legend,
-        lines.map((line) => element("li", {}, key(`line look-${line.look}`), `${line.name}: `, element("b", {}, shown(now(line), write)))),
-        level && element("li", {}, key("limit"), `${level.name}: `, element("b", {}, write(level.value))),
-        span.marks.length > 0 && element("li", {}, key("restart"), "the server was started again"),
-      );
+      read = () => {
+        const share = pointed === null ? 1 : (pointed * WIDTH - PAD.left) / (WIDTH - PAD.left - PAD.right);
+        const time = span.from + Math.min(1, Math.max(0, share)) * (span.to - span.from);
+        cursor.setAttribute("d", pointed === null ? "" : `M${across(time).toFixed(1)} ${PAD.top}V${HEIGHT - PAD.bottom}`);
+        replace(
+          legend,
+          lines.map((line) => element("li", {}, key(`line look-${line.look}`), `${line.name}: `, element("b", {}, shown(valueAt(line, time), write)))),
+          level && element("li", {}, key("limit"), `${level.name}: `, element("b", {}, write(level.value))),
+          span.marks.length > 0 && element("li", {}, key("restart"), "the server was started again"),
+          pointed !== null && element("li", {}, `${Math.round((span.to - time) / 1000)} s ago`),
+        );
+      };
+      read();
       svg.setAttribute("aria-label", inWords(title, lines, minutes, write));
     },
   };
@@ -104,9 +126,11 @@ function scaleOf(values) {
   return { low: steps[0], high: steps[steps.length - 1], steps };
 }
 
-/** @param {Line} line */
-function now(line) {
-  return line.points.at(-1)?.value ?? null;
+/** What the point says that is nearest in time, if it is near. @param {Line} line @param {number} time */
+function valueAt({ points }, time) {
+  const away = points.map((point) => Math.abs(point.time - time));
+  const least = Math.min(...away);
+  return least <= NEAR_MS ? points[away.indexOf(least)].value : null;
 }
 
 /** @param {number | null} value @param {(value: number) => string} write */
@@ -119,7 +143,7 @@ function inWords(title, lines, minutes, write) {
   const said = lines.map((line) => {
     const values = line.points.map(({ value }) => value).filter((value) => value !== null);
     if (values.length === 0) return `${line.name}: nothing`;
-    return `${line.name}: ${shown(now(line), write)} now, ${write(Math.max(...values))} at most`;
+    return `${line.name}: ${shown(line.points.at(-1)?.value ?? null, write)} now, ${write(Math.max(...values))} at most`;
   });
   return `${title} over the last ${minutes} min. ${said.join("; ")}.`;
 }

@@ -51,7 +51,7 @@ export function modelView({ onempty }) {
   const cards = element("div", { class: "cards" });
   /** @type {Map<string, ReturnType<typeof versionCard>>} */
   const shown = new Map();
-  /** The look of each version's line, kept as long as the model is looked at. @type {Map<string, number>} */
+  /** The look of each version's line, kept as long as it is drawn. @type {Map<string, number>} */
   const looks = new Map();
   let model = "";
   let emptyFor = "";
@@ -107,8 +107,9 @@ export function modelView({ onempty }) {
       const most = [...rows].sort((a, b) => b.requests - a.requests).slice(0, MOST_LINES);
       const drawn = rows.filter((row) => most.includes(row));
       few.textContent = rows.length > drawn.length ? `Drawn are the ${drawn.length} of ${rows.length} versions that were asked most.` : "";
+      for (const key of [...looks.keys()]) if (!drawn.some((row) => row.key === key)) looks.delete(key);
       for (const row of drawn) {
-        if (!looks.has(row.key)) looks.set(row.key, free(looks, drawn));
+        if (!looks.has(row.key)) looks.set(row.key, free(looks));
       }
       const lines = (/** @type {Shown} */ of) =>
         drawn.map((row) => ({
@@ -147,11 +148,12 @@ export function modelView({ onempty }) {
   }
 }
 
-/** The first look that no drawn version has. @param {Map<string, number>} looks @param {Row[]} drawn */
-function free(looks, drawn) {
-  const taken = drawn.map((row) => looks.get(row.key));
-  for (let look = 1; look <= MOST_LINES; look += 1) if (!taken.includes(look)) return look;
-  return 1;
+/** The first look that nobody has. @param {Map<string, number>} looks */
+function free(looks) {
+  const taken = new Set(looks.values());
+  let look = 1;
+  while (taken.has(look)) look += 1;
+  return look;
 }
 
 /** @param {VersionStep[]} own @param {number} share */

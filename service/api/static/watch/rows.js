@@ -46,7 +46,7 @@ export function rowsOf(readings, models, steps) {
       const found = rows.get(key) ?? row(name, number, null, steps);
       rows.set(key, described(found, model, version));
     }
-    if (model.versions.length === 0) rows.set(keyOf(name, ""), { ...row(name, "", null, steps), state: "failed", reason: model.reason ?? "" });
+    if (model.versions.length === 0) rows.set(keyOf(name, ""), { ...row(name, "", null, steps), state: model.reason ? "failed" : "", reason: model.reason ?? "" });
   }
   return [...rows.values()].sort((a, b) => (a.model === b.model ? Number(b.version) - Number(a.version) : a.model < b.model ? -1 : 1));
 }

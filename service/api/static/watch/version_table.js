@@ -41,7 +41,7 @@ export function versionTable(choose) {
     element("div", {}, asked, " ", element("label", { for: "watch-asked" }, "only those that were asked")),
   );
   const body = element("tbody", {});
-  const none = element("p", { class: "quiet small", hidden: true }, "No model is like that.");
+  const none = element("p", { class: "quiet small", hidden: true });
   /** @type {Map<string, {node: HTMLElement, button: HTMLElement, update: (row: Row, first: boolean) => void}>} */
   const lines = new Map();
   /** @type {Row[]} */
@@ -67,6 +67,7 @@ export function versionTable(choose) {
       if (body.children[k] !== line.node) body.insertBefore(line.node, body.children[k] ?? null);
     });
     none.hidden = seen.length > 0;
+    none.textContent = rows.length > 0 ? "No model is like that." : "There is no model yet: put one into the folder of models and load it.";
   }
 
   return {

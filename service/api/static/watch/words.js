@@ -32,5 +32,5 @@ export function spoken(measure) {
 
 /** A version with what it is called. @param {{version: string, called: string[]}} version */
 export function titled({ version, called }) {
-  return [`version ${version}`, called.length > 0 && `(${called.join(", ")})`].filter(Boolean).join(" ");
+  return [version === "" ? "no version" : `version ${version}`, called.length > 0 && `(${called.join(", ")})`].filter(Boolean).join(" ");
 }
