@@ -152,7 +152,8 @@ def test_what_was_sent_is_what_there_is_to_see_also_after_the_server_was_lost(
             "aria-label", re.compile(r"version 2 \(canary\): .*most")
         )
         described.hover()
-        expect(failures).to_contain_text("150 s ago")
+        # The middle of the picture is 122 of the 294 units that the five minutes take.
+        expect(failures).to_contain_text(re.compile(r"\b17[4-7] s ago"))
         card = page.locator(".version-card").filter(has_text="version 1")
         expect(card).to_contain_text("This version is not calibrated")
         expect(graph(card, "Of the last minutes")).to_contain_text("predictive entropy of 14 rows")
@@ -354,9 +355,19 @@ def test_what_is_no_metrics_is_said(page: Page, tiny: Server) -> None:
     page.route("**/metrics", lambda route: route.fulfill(body="<!doctype html>\n<p>Welcome"))
     page.goto(f"{tiny.url}/#watch")
     expect(page.get_by_role("alert")).to_contain_text("Line 1 of what the server says")
+    page.route("**/v2/models/stats", lambda route: route.fulfill(body="<p>Welcome"))
     page.unroute("**/metrics")
+    expect(page.get_by_role("alert")).to_contain_text("batches cannot be read")
+    page.unroute("**/v2/models/stats")
     expect(page.get_by_role("alert")).to_have_count(0)
     expect(row(page, "first", 1)).to_be_visible()
+
+
+def test_a_refusal_below_v2_is_said_in_the_servers_words(page: Page, tiny: Server) -> None:
+    refusal = {"error": "this is refused for now"}
+    page.route("**/v2/models/stats", lambda route: route.fulfill(status=503, json=refusal))
+    page.goto(f"{tiny.url}/#watch")
+    expect(page.get_by_role("alert")).to_have_text("this is refused for now")
 
 
 def test_a_token_with_too_little_scope_is_told_so_and_another_may_be_given(

@@ -2,11 +2,12 @@
  * The server's API, the one that everybody has: JSON in and out, a token where there is one.
  */
 
-/** An answer that says what is wrong: `application/problem+json`. */
+/** An answer that says what is wrong: `application/problem+json`, or `{error}`. */
 export class Problem extends Error {
   /** @param {number} status @param {Record<string, any>} content */
   constructor(status, content) {
-    super(content.detail || content.title || `The server answered ${status}.`);
+    // Below /v2 it is told as the Open Inference Protocol has it.
+    super(content.detail || content.title || content.error || `The server answered ${status}.`);
     this.status = status;
     /** The request's field at fault. @type {string | undefined} */
     this.field = content.field;
@@ -56,12 +57,24 @@ export class Api {
 
   /** @param {string} path @param {Options} [options] @returns {Promise<any>} */
   async get(path, options) {
-    return (await this.ask("GET", path, undefined, options)).json();
+    return this._content(await this.ask("GET", path, undefined, options), options);
   }
 
   /** @param {string} path @param {unknown} body @param {Options} [options] @returns {Promise<any>} */
   async post(path, body, options) {
-    return (await this.ask("POST", path, body, options)).json();
+    return this._content(await this.ask("POST", path, body, options), options);
+  }
+
+  /** @param {Response} answer @param {Options} [options] @returns {Promise<any>} */
+  async _content(answer, options = {}) {
+    try {
+      return await answer.json();
+    } catch (error) {
+      if (options.signal?.aborted || error instanceof SyntaxError) throw error;
+      // It was lost while it answered.
+      this._connection.fails();
+      throw new Unreachable();
+    }
   }
 
   /**

@@ -74,7 +74,7 @@ export function mount(container, context) {
     let wait = EVERY_MS;
     try {
       const [metrics, stats] = await Promise.all([text("metrics"), text("v2/models/stats")]);
-      const reading = readingOf(metrics, JSON.parse(stats), Date.now());
+      const reading = readingOf(metrics, statistics(stats), Date.now());
       await describe(reading);
       if (gone.signal.aborted) return;
       take(reading);
@@ -230,6 +230,17 @@ export function mount(container, context) {
     gone.abort();
     clearTimeout(timer);
   };
+}
+
+/** @param {string} text of GET /v2/models/stats. @returns {any} @throws {NotMetrics} */
+function statistics(text) {
+  try {
+    const found = JSON.parse(text);
+    if (Array.isArray(found?.model_stats)) return found;
+  } catch {
+    // Said below.
+  }
+  throw new NotMetrics("What the server says of its models' batches cannot be read.");
 }
 
 /** The model that was asked most since the server's start, or the first one. @param {import("./rows.js").Row[]} rows */
