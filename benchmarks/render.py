@@ -116,8 +116,9 @@ def overload_section(result: dict[str, Any]) -> str:
     machine = result["machine"]
     lines = [
         f"Seen on {_where(result)}, with a load average of {machine['load_average'][0]:.0f} on",
-        f"{machine['cpus']} processors: requests arrive at random, whether earlier ones were",
-        f"answered or not, each with a deadline of {result['cases'][0]['deadline_s']:g} s.",
+        f"{machine['cpus']} processors, one of which the load generator has to itself: requests",
+        "arrive at random, whether earlier ones were answered or not, each with a deadline of",
+        f"{result['cases'][0]['deadline_s']:g} s. Each figure is of the best of several rounds.",
         "",
         "| request | sustainable a second | load | in time a second | refused | late "
         "| median ms, 99th |",
