@@ -37,7 +37,7 @@ def try_a_curve(page: Page, url: str) -> None:
 
 
 def watch_what_is_flagged(page: Page, url: str) -> None:
-    page.set_viewport_size({**_SIZE, "height": 2 * _SIZE["height"]})
+    page.set_viewport_size({"width": _SIZE["width"], "height": 2 * _SIZE["height"]})
     page.goto(f"{url}/#watch/digits")
     expect(page.locator(".watch")).to_contain_text("Looked at")
     page.get_by_label("The last", exact=True).select_option("1")
