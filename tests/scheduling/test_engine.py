@@ -311,3 +311,45 @@ def test_what_could_not_be_done_in_time_any_more_is_not_computed(
     passes = own._metrics.registry.get_sample_value("candor_passes_total", {"model": "slow"})
     assert passes == 4 * 2
     own.close()
+
+
+def test_what_a_request_had_waited_before_it_came_is_of_its_time(
+    models: tuple[LoadedModel, LoadedModel],
+) -> None:
+    slow, _ = models
+    own = runner()
+
+    async def story() -> None:
+        with pytest.raises(DeadlineExceeded, match="no answer within 60 seconds"):
+            await own.submit(slow, torch.full((1, 1), 2000.0), None, timeout_s=60.0, waited_s=59.8)
+
+    asyncio.run(story())
+    own.close()
+
+
+def test_what_waits_is_given_up_for_what_its_answer_will_still_need(
+    models: tuple[LoadedModel, LoadedModel],
+) -> None:
+    slow, quick = models
+    own = runner()
+
+    async def ask(spare_s: float = 0.0) -> Fields:
+        return await own.submit(
+            quick, torch.zeros(1, 4), plan(3), ["mean"], timeout_s=60.0, spare_s=spare_s
+        )
+
+    async def story() -> list[Fields | BaseException]:
+        long = asyncio.ensure_future(
+            own.submit(slow, torch.full((1, 1), 500.0), None, timeout_s=60.0)
+        )
+        await asyncio.sleep(0.05)
+        # The one would be computed after its time, but for what it had; the other is behind it.
+        waiting = [ask(spare_s=59.9), ask()]
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        await long
+        return list(found)
+
+    late, kept = asyncio.run(story())
+    assert isinstance(late, DeadlineExceeded | QueueFull)
+    assert isinstance(kept, dict)
+    own.close()
