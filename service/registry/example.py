@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from service.errors import ModelBroken, ModelNotFound
+from service.errors import ModelBroken
 from service.registry import repository
 
 FILE = "example.json"
+_MISSING = "has no example; put a body of POST /predict into {path} to give it one"
 
 
 def example_inputs(root: Path, name: str) -> list[Any]:
@@ -24,16 +25,10 @@ def example_inputs(root: Path, name: str) -> list[Any]:
         ModelBroken: the file holds none, or lies outside the repository.
     """
     path = root / name / FILE
-    if not path.is_file():
-        raise ModelNotFound(
-            f"{name} has no example; put a body of POST /predict into {path} to give it one",
-            field="model",
-            received=name,
-        )
-    repository.inside(root, path)
+    text = repository.read_own_file(root, name, FILE, _MISSING)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(text)
+    except ValueError as error:
         raise ModelBroken(f"{path} cannot be read: {error}") from None
     inputs = content.get("inputs") if isinstance(content, dict) else None
     if not isinstance(inputs, list) or not inputs:

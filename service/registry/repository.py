@@ -55,6 +55,29 @@ def inside(root: Path, path: Path) -> Path:
     return resolved
 
 
+def read_own_file(root: Path, name: str, file: str, missing: str) -> str:
+    """What a file in a model's own folder says, in UTF-8.
+
+    Args:
+        root: the model repository.
+        name: of a model in it.
+        file: its name.
+        missing: what the model lacks without it, and what it should hold: `{path}` is filled in.
+
+    Raises:
+        ModelNotFound: there is none.
+        ModelBroken: it cannot be read as UTF-8, or lies outside the repository.
+    """
+    path = root / name / file
+    if not path.is_file():
+        raise ModelNotFound(f"{name} {missing.format(path=path)}", field="model", received=name)
+    inside(root, path)
+    try:
+        return path.read_bytes().decode("utf-8")
+    except (OSError, ValueError) as error:
+        raise ModelBroken(f"{path} cannot be read: {error}") from None
+
+
 def refuse_links_out(root: Path, folder: Path) -> None:
     """Check every link in a model's folder, the folder itself included; not those among reports,
     which are looked at when one is read.

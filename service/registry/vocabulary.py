@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from service.errors import ModelBroken, ModelNotFound
+from service.errors import ModelBroken
 from service.registry import repository
 
 FILE = "vocabulary.txt"
+_MISSING = (
+    "has no vocabulary; put the tokens that its numbers stand for, a line each, into {path} to "
+    "give it one"
+)
 
 
 def tokens_of(root: Path, name: str) -> list[str]:
@@ -22,18 +26,7 @@ def tokens_of(root: Path, name: str) -> list[str]:
         ModelBroken: the file cannot be read as UTF-8, is empty, or lies outside the repository.
     """
     path = root / name / FILE
-    if not path.is_file():
-        raise ModelNotFound(
-            f"{name} has no vocabulary; put the tokens that its numbers stand for, a line each, "
-            f"into {path} to give it one",
-            field="model",
-            received=name,
-        )
-    repository.inside(root, path)
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except (OSError, ValueError) as error:
-        raise ModelBroken(f"{path} cannot be read: {error}") from None
+    text = repository.read_own_file(root, name, FILE, _MISSING)
     # Not `splitlines`: a token may hold a character that some take for the end of a line.
     tokens = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
     if tokens == [""]:

@@ -1,4 +1,4 @@
-"""Servers that many tests share."""
+"""Servers, and a browser, that many tests share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, Page
 
+from tests.e2e.browser import browsing, visiting
 from tests.e2e.servers import SHIPPED, Server, serving
 from tests.repositories import FRAGILE, SLOW, write_model
 
@@ -46,3 +48,15 @@ def odd(odd_models: Path) -> Iterator[Server]:
     """The odd models, with small limits."""
     with serving(odd_models, "--queue-requests", "8", "--max-body-bytes", "100000") as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with browsing() as opened:
+        yield opened
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    with visiting(browser) as opened:
+        yield opened

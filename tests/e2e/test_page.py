@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.e2e.browser import browsing, visiting
+from tests.e2e.browser import visiting
 from tests.e2e.servers import Server, serving
 from tests.repositories import write_model
 
@@ -44,12 +44,6 @@ window.fetch = async (address, options = {}) => {
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def strange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Models with markup in their labels, with several numbers, and with inputs of no easy kind."""
     root = tmp_path_factory.mktemp("strange")
@@ -59,12 +53,6 @@ def strange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     write_model(root, "places", shape="[2, 2, 4]")
     with serving(root) as server:
         yield server
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    with visiting(browser) as opened:
-        yield opened
 
 
 def draw(page: Page, points: list[tuple[float, float]]) -> None:

@@ -20,7 +20,7 @@ from service.calibration.checks import BoolArray, FloatArray
 from service.client import Client, KeptSample
 from service.tokens import hash_of, make_token
 from service.types import Task
-from tests.e2e.browser import browsing, visiting
+from tests.e2e.browser import visiting
 from tests.e2e.servers import Server, serving
 from tests.e2e.test_page import AGED, MARKUP
 from tests.e2e.two_versions import keep, keep_digits, write_two_digits
@@ -43,18 +43,6 @@ class Answers(NamedTuple):
     mean: list[NDArray[np.float64]]
     label: list[list[str]]
     entropy: list[NDArray[np.float64]]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing() as opened:
-        yield opened
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    with visiting(browser) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Dialog, Page, Route, expect
 
 from service.tokens import hash_of, make_token
 from tests.databases import sqlite_address
-from tests.e2e.browser import browsing, visiting
+from tests.e2e.browser import visiting
 from tests.e2e.servers import Server, copied, serving
 from tests.repositories import MLP, write_model
 
@@ -46,12 +46,6 @@ WAIT_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def keeping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Models of all kinds, of which every row is kept."""
     root = copied(tmp_path_factory.mktemp("kept"), "digits", "breast_cancer", "co2")
@@ -66,12 +60,6 @@ def keeping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     write_model(root, "places", shape="[2, 2, 4]")
     with serving(root, "--keep-samples", "all") as server:
         yield server
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    with visiting(browser) as opened:
-        yield opened
 
 
 def wait_for(met: Callable[[], bool]) -> None:

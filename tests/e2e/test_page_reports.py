@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from service.tokens import hash_of
 from service.types import ModelRef
-from tests.e2e.browser import browsing, visiting
+from tests.e2e.browser import visiting
 from tests.e2e.servers import Server, serving
 from tests.e2e.test_page import MARKUP
 from tests.reports import detection, write_report
@@ -87,12 +87,6 @@ def write_reports(root: Path) -> None:
     write_report(
         root, LINE, "line", class_methods=[], regression_methods=[method], task="regression"
     )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

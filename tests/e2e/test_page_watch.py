@@ -6,7 +6,6 @@ import json
 import math
 import re
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from playwright.sync_api import Browser, Locator, Page, Request, Route, expect
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.tokens import hash_of
-from tests.e2e.browser import browsing, visiting
+from tests.e2e.browser import visiting
 from tests.e2e.servers import Server, serving
 from tests.repositories import FRAGILE, build_network, write_model
 
@@ -65,18 +64,6 @@ HISTORY = """async looks => {
     lately: history.within(5_000).length,
   };
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing() as opened:
-        yield opened
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    with visiting(browser) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

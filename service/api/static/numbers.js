@@ -12,6 +12,11 @@ export function rounded(value, digits = 3) {
   return value.toFixed(Math.min(places, 6));
 }
 
+/** @param {number} share */
+export function percent(share) {
+  return `${rounded(100 * share)} %`;
+}
+
 /** A probability. @param {number} value */
 export function probability(value) {
   return value.toFixed(2);

@@ -5,11 +5,9 @@
  */
 
 import { element } from "../element.js";
-import { rounded } from "../numbers.js";
+import { percent, rounded } from "../numbers.js";
 import { LEVEL, difference, judge, qualityOf } from "./quality.js";
 import { familyOf } from "./versions.js";
-
-const percent = (/** @type {number} */ share) => `${rounded(100 * share)} %`;
 
 /** @type {Record<string, {title: string, of: (quality: Quality) => number | null, write: (value: number) => string}[]>} */
 const LINES = {

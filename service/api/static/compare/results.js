@@ -14,7 +14,7 @@
  */
 
 import { element, replace } from "../element.js";
-import { rounded } from "../numbers.js";
+import { percent, rounded } from "../numbers.js";
 import { agree, confusions } from "./agreement.js";
 import { farthestList } from "./farthest.js";
 import { qualitySection } from "./quality_table.js";
@@ -138,9 +138,4 @@ function pointTitle(family, one, other) {
   if (family !== "numbers") return `A: ${one.label}. B: ${other.label}.`;
   const mean = (/** @type {Said} */ said) => rounded([...said.outputs.values()][0].mean, 4);
   return `A: ${mean(one)}. B: ${mean(other)}.`;
-}
-
-/** @param {number} share */
-function percent(share) {
-  return `${rounded(100 * share)} %`;
 }

@@ -4,6 +4,7 @@
 
 import { element } from "../element.js";
 import { failed } from "../failure.js";
+import { save } from "../saving.js";
 
 const FORMATS = [
   ["npz", ".npz: arrays x and y, for training"],
@@ -11,7 +12,6 @@ const FORMATS = [
   ["parquet", ".parquet: a table"],
 ];
 /** Until a browser surely has begun to save what it was given. */
-const KEPT_MS = 60_000;
 
 /**
  * @param {import("../api.js").Api} api
@@ -51,14 +51,4 @@ export function exportPanel(api, model, announce) {
     ),
     said,
   );
-}
-
-/** Have the browser save a file. @param {Blob} content @param {string} name */
-function save(content, name) {
-  const address = URL.createObjectURL(content);
-  const link = element("a", { href: address, download: name });
-  document.body.append(link);
-  link.click();
-  link.remove();
-  setTimeout(() => URL.revokeObjectURL(address), KEPT_MS);
 }

@@ -13,9 +13,9 @@
 
 import { element, replace } from "../element.js";
 import { failed } from "../failure.js";
+import { save } from "../saving.js";
 
 /** After so long a browser has begun to write the file. */
-const KEPT_MS = 60_000;
 
 /**
  * @param {import("../api.js").Api} api
@@ -25,13 +25,11 @@ const KEPT_MS = 60_000;
  */
 export function openPanel(api, options, place) {
   /** @param {Report} report */
-  async function save(report) {
+  async function saveNumbers(report) {
     replace(place);
     try {
       const answer = await api.ask("GET", pathOf(report), undefined, options);
-      const address = URL.createObjectURL(await answer.blob());
-      element("a", { href: address, download: `${report.model}-${report.version}-${report.name}.json` }).click();
-      setTimeout(() => URL.revokeObjectURL(address), KEPT_MS);
+      save(await answer.blob(), `${report.model}-${report.version}-${report.name}.json`);
     } catch (error) {
       if (!options.signal.aborted) failed(place, error);
     }
@@ -44,7 +42,7 @@ export function openPanel(api, options, place) {
         "div",
         { class: "links" },
         report.page && element("a", { href: api.address(`${pathOf(report)}/page`), target: "_blank", rel: "noopener", "aria-label": `Open the report ${said}` }, "Open"),
-        report.state === "readable" && element("button", { type: "button", "aria-label": `Save the numbers of ${said}`, onclick: () => save(report) }, "JSON"),
+        report.state === "readable" && element("button", { type: "button", "aria-label": `Save the numbers of ${said}`, onclick: () => saveNumbers(report) }, "JSON"),
       );
     },
     note() {
