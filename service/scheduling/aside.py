@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from service.errors import DeadlineExceeded, QueueFull
+from service.errors import DeadlineExceeded, ModelNotReady, QueueFull
 
 Result = TypeVar("Result")
 
@@ -38,6 +38,7 @@ class Aside:
         Raises:
             QueueFull: too much waits.
             DeadlineExceeded: `timeout_s` passed.
+            ModelNotReady: the server ended before it was begun.
         """
         if self._waiting >= MOST_WAITING:
             raise QueueFull(
@@ -45,10 +46,14 @@ class Aside:
             )
         self._waiting += 1
         over = threading.Event()
+
+        def begin() -> Result:
+            if self._closed:
+                raise ModelNotReady("the server ends, and chooses nothing more")
+            return function(lambda: not (over.is_set() or self._closed))
+
         try:
-            future = asyncio.get_running_loop().run_in_executor(
-                self._thread, function, lambda: not (over.is_set() or self._closed)
-            )
+            future = asyncio.get_running_loop().run_in_executor(self._thread, begin)
             async with asyncio.timeout(timeout_s):
                 return await future
         except TimeoutError:
@@ -63,4 +68,4 @@ class Aside:
     def close(self) -> None:
         """End what runs when it asks next, and begin nothing more."""
         self._closed = True
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread.shutdown(wait=False)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from service.errors import DeadlineExceeded, QueueFull
+from service.errors import DeadlineExceeded, ModelNotReady, QueueFull
 from service.scheduling.aside import MOST_WAITING, Aside
 
 
@@ -46,8 +46,11 @@ def test_what_is_too_much_is_refused_and_there_is_room_again_afterwards() -> Non
     asyncio.run(crowd())
 
 
-def _until_nobody_waits(ended: threading.Event) -> Callable[[Callable[[], bool]], None]:
+def _until_nobody_waits(
+    begun: threading.Event, ended: threading.Event
+) -> Callable[[Callable[[], bool]], None]:
     def function(wanted: Callable[[], bool]) -> None:
+        begun.set()
         while wanted():
             time.sleep(0.001)
         ended.set()
@@ -56,27 +59,34 @@ def _until_nobody_waits(ended: threading.Event) -> Callable[[Callable[[], bool]]
 
 
 def test_a_deadline_ends_the_wait_and_what_was_waited_for() -> None:
-    ended = threading.Event()
+    begun, ended = threading.Event(), threading.Event()
 
     async def late() -> None:
         aside = Aside()
-        with pytest.raises(DeadlineExceeded, match=r"within 0\.05 seconds"):
-            await aside.run(_until_nobody_waits(ended), 0.05)
+        running = asyncio.ensure_future(aside.run(_until_nobody_waits(begun, ended), 0.5))
+        assert await asyncio.to_thread(begun.wait, 30.0)
+        with pytest.raises(DeadlineExceeded, match=r"within 0\.5 seconds"):
+            await running
         assert await asyncio.to_thread(ended.wait, 30.0)
         aside.close()
 
     asyncio.run(late())
 
 
-def test_the_end_of_the_server_ends_what_runs() -> None:
-    ended = threading.Event()
+def test_the_end_of_the_server_ends_what_runs_and_begins_nothing_more() -> None:
+    begun, ended, never = threading.Event(), threading.Event(), threading.Event()
 
     async def closed() -> None:
         aside = Aside()
-        running = asyncio.ensure_future(aside.run(_until_nobody_waits(ended), 30.0))
+        running = asyncio.ensure_future(aside.run(_until_nobody_waits(begun, ended), 30.0))
+        assert await asyncio.to_thread(begun.wait, 30.0)
+        next_one = asyncio.ensure_future(aside.run(lambda _: never.set(), 30.0))
         await asyncio.sleep(0)
         aside.close()
         await running
+        with pytest.raises(ModelNotReady, match="the server ends"):
+            await next_one
 
     asyncio.run(closed())
     assert ended.is_set()
+    assert not never.is_set()
