@@ -247,9 +247,11 @@ def test_what_is_displaced_is_told_so(models: tuple[LoadedModel, LoadedModel]) -
         long = asyncio.ensure_future(
             own.submit(slow, torch.full((1, 1), 300.0), None, timeout_s=30.0)
         )
-        await asyncio.sleep(0.05)
+        # It came, and at the end of that turn the engine was given it.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
         low = asyncio.ensure_future(ask(Priority.LOW))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
         return list(await asyncio.gather(long, low, ask(Priority.HIGH), return_exceptions=True))
 
     _, low, high = asyncio.run(story())
