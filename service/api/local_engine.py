@@ -13,7 +13,7 @@ from service.api.limits import check_answer
 from service.calibration.apply import OOD_FLAGGED
 from service.metrics import Metrics
 from service.registry.loading import LoadedModel
-from service.registry.registry import Registry, State
+from service.registry.registry import Registry
 from service.registry.verified import VerifiedModel
 from service.scheduling.degrading import Degrading
 from service.scheduling.runner import Runner
@@ -48,10 +48,7 @@ class LocalEngine:
 
     def check_door(self, timeout_s: float, priority: Priority, coming: int) -> None:
         """See `Engine`."""
-        self._runner.check_door(self._serving, timeout_s, priority, coming)
-
-    def _serving(self) -> list[str]:
-        return [model.name for model in self._registry.models() if model.state is State.READY]
+        self._runner.check_door(self._registry.serving, timeout_s, priority, coming)
 
     async def resolve(self, name: str | None, version: int | str | None, key: str) -> VerifiedModel:
         """See `Engine`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import logging
 import math
 import signal
@@ -87,7 +88,10 @@ def serve(settings: Settings, announce: Callable[[Service, str], None]) -> None:
     tls = tls_options(settings)
     service = build_service(settings)
     several = settings.workers > 1
-    switchboard = Switchboard(settings.workers if several else 0)
+    switchboard = Switchboard(
+        settings.workers if several else 0,
+        functools.partial(service.runner.outlooks, service.registry.serving),
+    )
     if several:
         service = dataclasses.replace(service, gather=switchboard.gather)
     app = build_app(service)

@@ -251,6 +251,10 @@ class Registry:
         with self._lock:
             return list(self._models.values())
 
+    def serving(self) -> list[str]:
+        """Names of the models that are ready, sorted."""
+        return [model.name for model in self.models() if model.state is State.READY]
+
     def model(self, name: str) -> Model:
         """One model.
 

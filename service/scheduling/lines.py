@@ -72,6 +72,7 @@ class Lines:
         self.doubted: int | None = None
         """Number of a work that was let in although its estimate was against it."""
         self._asked: deque[Work] = deque(maxlen=_LOOKED_BACK)
+        self._least: Work | None = None
         self._lines: dict[Priority, OrderedDict[int, Work]] = {p: OrderedDict() for p in Priority}
         self._together = {p: Total() for p in Priority}
         self._single = {p: Total() for p in Priority}
@@ -79,10 +80,14 @@ class Lines:
     def note(self, work: Work) -> None:
         """Note what is asked of the model, be it let in or not."""
         self._asked.append(work)
+        self._least = None
 
     def least(self) -> Work | None:
         """Of the works that came lately the one that needs least, as far as that is known."""
-        return min(self._asked, key=lambda work: work.cost, default=None)
+        # Asked for at the door far more often than anything comes in.
+        if self._least is None and self._asked:
+            self._least = min(self._asked, key=lambda work: work.cost)
+        return self._least
 
     def add(self, work: Work) -> None:
         """Put a work at the end of its line."""

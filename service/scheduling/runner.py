@@ -31,6 +31,7 @@ from service.errors import (
 from service.inference.fields import EVALUATION_FIELDS, FIELDS, Fields
 from service.metrics import Metrics
 from service.registry.loading import LoadedModel
+from service.scheduling.admission import Outlook
 from service.scheduling.attendant import Attendant
 from service.scheduling.computation import Computation, Job, Outcome
 from service.scheduling.drift import Drift
@@ -156,6 +157,19 @@ class Runner:
             priority,
         )
         self._scheduler.check_door(work, models(), now_s, coming)
+
+    def outlooks(self, models: Callable[[], Collection[str]]) -> list[Outlook] | None:
+        """What a request that came now could expect, by its priority; for whoever looks at the door
+        elsewhere. None where nobody is refused before it was read.
+
+        Args:
+            models: gives those that serve.
+        """
+        if len(self._scheduler) < _FEW:
+            return None
+        now_s, names = time.monotonic(), models()
+        found = [self._scheduler.outlook(names, priority, now_s) for priority in Priority]
+        return [outlook for outlook in found if outlook is not None] or None
 
     async def submit(
         self,

@@ -9,7 +9,7 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from service.errors import DeadlineUnreachable, QueueFull
+from service.scheduling.admission import OF_DEADLINE, Admission, Outlook
 from service.scheduling.lines import MOST_PUT_ASIDE, Lines, PutAside, Total
 from service.scheduling.work import Step, Work
 from service.types import Priority
@@ -17,15 +17,8 @@ from service.types import Priority
 _LEARNT = 0.1
 """Share that the last step has in the mean time of a request."""
 
-_RETRY_AFTER_S = 1.0
-_LONGEST_RETRY_S = 10.0
-
 _FULL = 0.5
 """Share of what a step may hold from which on it need not wait for more."""
-
-_OF_DEADLINE = {Priority.HIGH: 0.75, Priority.NORMAL: 0.75, Priority.LOW: 0.5}
-"""Share of its time that a work may be expected to take. Estimates err and a queue that is full up
-to the deadline answers just too late; while this much waits the engine is not short of work."""
 
 _DOUBTED_AFTER = 5.0
 """Times its estimate after which a model that is always refused for it gets another try. So a try
@@ -38,6 +31,9 @@ priority of what it would have run."""
 
 _NONE = Lines()
 """Of a model that nothing was asked of yet."""
+
+_NOTHING = Work(-1, "", None, rows=0, passes=0, size_bytes=0, queued_s=0.0)
+"""Fits wherever anything does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +116,7 @@ class Scheduler:
         self._given: dict[int, _Given] = {}
         self._given_since_s = 0.0
         self._each_s = 0.0
-        self._promised_s = 0.0
+        self._admission = Admission()
 
     def __len__(self) -> int:
         return len(self._works)
@@ -179,27 +175,47 @@ class Scheduler:
             DeadlineUnreachable: see `add`.
             QueueFull: see `add`.
         """
+        outlook = self.outlook(models, work.priority, now_s, coming)
+        if outlook is not None:
+            left_s, begin_within_s = work.deadline_s - now_s, work.begin_by_s - now_s
+            self._admission.check(outlook, work.priority, left_s, begin_within_s, now_s)
+
+    def outlook(
+        self, models: Collection[str], priority: Priority, now_s: float, coming: int = 0
+    ) -> Outlook | None:
+        """What a work that came now could expect, of which nothing but its priority is known; None
+        where one of the models has nothing that waits.
+
+        Args:
+            models: that serve.
+            priority: the work's.
+            now_s: the time.
+            coming: others that were let in and not added yet.
+        """
         if not models or any(name not in self._waiting for name in models):
-            return
-        if self._limits.exceeded(self._total, work) and not self._lower(work.priority):
+            return None
+        full = ""
+        if self._limits.exceeded(self._total, _NOTHING) and not self._lower(priority):
             fair = 1.0 / len(self._waiting)
             if all(self._limits.share(self._models[name].total) >= fair for name in models):
-                raise self._full(work, now_s)
+                full = self._why_full(_NOTHING)
         before = coming / len(models)
-        ends = [self._soonest(name, work.priority, now_s, before) for name in models]
-        end_s, own_s = min(ends, key=lambda end: self._late_s(work, end[0], end[1], now_s))
-        self._check_end(work, end_s, own_s, now_s)
+        ends = [self._soonest(name, priority, now_s, before) for name in models]
+        end_s, begin_s = map(min, zip(*ends, strict=True))
+        return Outlook(end_s, begin_s, full, self._each_s)
 
     def _soonest(
         self, model: str, priority: Priority, now_s: float, before: float
     ) -> tuple[float, float]:
-        """Seconds until a work that came after so many others would be done, and of these its own,
-        if all needed no more than the least that the model was asked for lately."""
+        """Seconds until a work that came after so many others would be done, and would begin, if
+        all needed no more than the least that the model was asked for lately."""
         least = self._models[model].least()
         if least is None:
-            return self._end_s(model, None, priority, now_s), 0.0
+            end_s = self._end_s(model, None, priority, now_s)
+            return end_s, end_s
         together = replace(least, rows=math.ceil(least.rows * (1 + before)))
-        return self._end_s(model, together, priority, now_s), self._own_s(least)
+        end_s = self._end_s(model, together, priority, now_s)
+        return end_s, end_s - self._own_s(least)
 
     def wait_s(self, model: str, priority: Priority, now_s: float) -> float:
         """Estimate of when a work that came now would begin, in seconds."""
@@ -211,10 +227,10 @@ class Scheduler:
         own_s = self._own_s(work)
         if not self._is_doubtful(work, own_s, now_s):
             end_s = self._end_s(work.model, work, work.priority, now_s)
-            self._check_end(work, end_s, own_s, now_s)
+            self._check_end(work, end_s, end_s - own_s, now_s)
             return
         begin_s = self._end_s(work.model, None, work.priority, now_s)
-        self._check_end(work, begin_s, 0.0, now_s)
+        self._check_end(work, begin_s, begin_s, now_s)
         lines = self._models[work.model]
         lines.tried_s, lines.doubted = now_s, work.number
 
@@ -225,27 +241,14 @@ class Scheduler:
         new would ever be learnt of a model that is refused.
         """
         lines = self._lines_of(work.model)
-        if lines.waits or own_s <= _OF_DEADLINE[work.priority] * (work.deadline_s - now_s):
+        if lines.waits or own_s <= OF_DEADLINE[work.priority] * (work.deadline_s - now_s):
             return False
         return now_s - lines.tried_s >= _DOUBTED_AFTER * own_s
 
-    def _check_end(self, work: Work, end_s: float, own_s: float, now_s: float) -> None:
-        late_s = self._late_s(work, end_s, own_s, now_s)
-        if late_s > 0:
-            raise DeadlineUnreachable(
-                f"what waits would take until {end_s:.2g} seconds from now, and this request has "
-                f"{min(work.deadline_s, work.begin_by_s) - now_s:.3g} seconds; send it again "
-                "later, allow more time (X-Request-Timeout), or send fewer rows or passes",
-                retry_after_s=self._promise(late_s, now_s),
-            )
-
-    @staticmethod
-    def _late_s(work: Work, end_s: float, own_s: float, now_s: float) -> float:
-        """Seconds by which a work would come too late, or, negative, could come later."""
-        begin_s = max(0.0, end_s - own_s)
-        may_take_s = _OF_DEADLINE[work.priority] * (work.deadline_s - now_s)
-        late_s = min(end_s - may_take_s, begin_s)
-        return max(late_s, begin_s - (work.begin_by_s - now_s))
+    def _check_end(self, work: Work, end_s: float, begin_s: float, now_s: float) -> None:
+        outlook = Outlook(end_s, begin_s, each_s=self._each_s)
+        left_s, begin_within_s = work.deadline_s - now_s, work.begin_by_s - now_s
+        self._admission.check(outlook, work.priority, left_s, begin_within_s, now_s)
 
     def _own_s(self, work: Work) -> float:
         lines = self._lines_of(work.model)
@@ -277,20 +280,6 @@ class Scheduler:
             elapsed_s = 0.0
         return seconds[True], seconds[False]
 
-    def _promise(self, late_s: float, now_s: float) -> float:
-        """Seconds until there would be room for a work, if those that were sent away before it
-        come back as they were told.
-
-        They are told different times, so that they do not come back all at once to a queue that has
-        room for one.
-        """
-        first_s = now_s + late_s
-        promised_s = max(first_s, self._promised_s)
-        if promised_s - now_s > _LONGEST_RETRY_S:
-            promised_s = first_s
-        self._promised_s = promised_s + self._each_s
-        return min(promised_s - now_s, _LONGEST_RETRY_S)
-
     def _make_room(self, work: Work, now_s: float) -> list[Work]:
         """Works to leave for this one; none is harmed where they are not enough."""
         if not self._works or not self._limits.exceeded(self._total, work):
@@ -302,7 +291,7 @@ class Scheduler:
             left.add(other, -1)
             if not left.works or not self._limits.exceeded(left, work):
                 return leaving
-        raise self._full(work, now_s)
+        raise self._admission.queue_full(self._why_full(work), now_s, self._each_s)
 
     def _lower(self, priority: Priority) -> bool:
         return any(
@@ -331,23 +320,18 @@ class Scheduler:
                 return
             yield other
 
-    def _full(self, work: Work, now_s: float) -> QueueFull:
+    def _why_full(self, work: Work) -> str:
         limits, total = self._limits, self._total
         if total.works + 1 > limits.works:
-            what = f"{total.works} requests are waiting, the limit (CANDOR_QUEUE_REQUESTS)"
-        elif total.size_bytes + work.size_bytes > limits.size_bytes:
-            what = (
+            return f"{total.works} requests are waiting, the limit (CANDOR_QUEUE_REQUESTS)"
+        if total.size_bytes + work.size_bytes > limits.size_bytes:
+            return (
                 f"{total.size_bytes} bytes of inputs are waiting, and {work.size_bytes} more are "
                 f"over the limit of {limits.size_bytes} (CANDOR_QUEUE_BYTES)"
             )
-        else:
-            what = (
-                f"{total.cost} rows x passes are waiting, and {work.cost} more are over the limit "
-                f"of {limits.cost} (CANDOR_QUEUE_WORK)"
-            )
-        return QueueFull(
-            what,
-            retry_after_s=self._promise(self._each_s, now_s) if self._each_s else _RETRY_AFTER_S,
+        return (
+            f"{total.cost} rows x passes are waiting, and {work.cost} more are over the limit of "
+            f"{limits.cost} (CANDOR_QUEUE_WORK)"
         )
 
     # Taking out

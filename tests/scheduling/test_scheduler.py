@@ -358,6 +358,19 @@ def test_the_door_expects_what_was_asked_for_lately() -> None:
         scheduler.check_door(at_door, ["a"], NOW)
 
 
+def test_who_may_go_first_may_expect_more() -> None:
+    scheduler = learnt(seconds=0.1)
+    for number in range(6):
+        scheduler.add(work(number, deadline_s=100.0), NOW)
+    high, normal, low = (scheduler.outlook(["a"], priority, NOW) for priority in Priority)
+    assert high is not None
+    assert normal is not None
+    assert low is not None
+    assert high.end_s < normal.end_s == low.end_s
+    assert high.begin_s < normal.begin_s == low.begin_s
+    assert scheduler.outlook(["a", "idle"], Priority.NORMAL, NOW) is None
+
+
 def test_the_door_counts_who_was_let_in_and_has_not_come_to_the_queue() -> None:
     scheduler = learnt(seconds=0.1)
     for number in range(4):

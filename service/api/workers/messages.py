@@ -3,13 +3,14 @@
 From a worker: `resolve`, `compute` and `http` ask, each by a number of its own, which `left`,
 `part` and `sent` refer to; `ready`, `tally` and `reported` tell. From the process that computes:
 `resolved`, `computed`, `failed`, `broken`, `more`, `start` and `body` answer; `settings`,
-`draining`, `stop`, `forget` and `report` tell.
+`draining`, `stop`, `forget`, `outlook` and `report` tell.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -18,6 +19,7 @@ from service import errors
 from service.api.engine import Call
 from service.errors import CandorError
 from service.registry.verified import VerifiedModel
+from service.scheduling.admission import Outlook
 from service.types import SamplePlan
 
 
@@ -61,6 +63,16 @@ def read_plan(content: Any) -> SamplePlan | None:
     """What `write_plan` wrote."""
     found: SamplePlan | None = _adapter(SamplePlan | None).validate_python(content)
     return found
+
+
+def write_outlooks(outlooks: Sequence[Outlook]) -> Any:
+    """What requests could expect, by their priority."""
+    return [[one.end_s, one.begin_s, one.full, one.each_s] for one in outlooks]
+
+
+def read_outlooks(content: Any) -> list[Outlook]:
+    """What `write_outlooks` wrote."""
+    return [Outlook(*one) for one in content]
 
 
 def write_error(error: CandorError) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
@@ -17,6 +18,7 @@ from service.api.workers import messages
 from service.api.workers.channel import Buffer, Channel, Head, pack, unpack
 from service.errors import ClientLeft, DeadlineExceeded, ModelNotReady
 from service.registry.verified import VerifiedModel
+from service.scheduling.admission import Admission, Outlook
 from service.scheduling.attendant import Attendant
 from service.types import Priority
 
@@ -26,6 +28,9 @@ _GRACE_S = 1.0
 
 _TELL_AFTER_S = 0.1
 """The first request that was counted waits so long for others to be told of together."""
+
+_OLD_S = 1.0
+"""What was said of the queue longer ago is nothing to refuse anybody by."""
 
 Listener = Callable[[Head, list[bytearray]], None]
 AnswerT = TypeVar("AnswerT")
@@ -97,7 +102,13 @@ class RemoteEngine:
         self._line = line
         self._models: dict[int, RemoteModel] = {}
         self._draining = False
+        self._admission = Admission()
+        self._outlooks: list[Outlook] | None = None
+        self._looked_s = 0.0
+        self._asked = 0
+        """Since then."""
         line.on("draining", lambda *_: self._drain())
+        line.on("outlook", lambda head, _: self._look(head))
         line.on("forget", lambda head, _: self._forget(head["load"]))
 
     @property
@@ -111,8 +122,22 @@ class RemoteEngine:
     def _drain(self) -> None:
         self._draining = True
 
+    def _look(self, head: Head) -> None:
+        written = head["outlooks"]
+        self._outlooks = None if written is None else messages.read_outlooks(written)
+        self._looked_s = head["at_s"]
+        self._asked = 0
+
     def check_door(self, timeout_s: float, priority: Priority, coming: int) -> None:
-        """See `Engine`. The queue is elsewhere, and so is who refuses."""
+        """See `Engine`. The queue is elsewhere, and was as it is known here a moment ago."""
+        if self._outlooks is None:
+            return
+        now_s = time.monotonic()
+        elapsed_s = now_s - self._looked_s
+        if elapsed_s > _OLD_S:
+            return
+        outlook = self._outlooks[priority].later(elapsed_s, self._asked + coming)
+        self._admission.check(outlook, priority, timeout_s, math.inf, now_s)
 
     async def resolve(self, name: str | None, version: int | str | None, key: str) -> VerifiedModel:
         """See `Engine`."""
@@ -135,6 +160,7 @@ class RemoteEngine:
         left: Callable[[], Awaitable[object]],
     ) -> Computed:
         """See `Engine`."""
+        self._asked += 1
         arrays, buffers = pack({"inputs": inputs})
         load = cast(RemoteModel, model).load
         head: Head = {"kind": "compute", "load": load, "call": messages.write_call(call)}

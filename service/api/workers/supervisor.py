@@ -102,6 +102,7 @@ class Supervisor:
             self._service.tally,
             self._app,
             self._switchboard.listens,
+            self._switchboard.busy,
             self._switchboard.extensions.discard,
         )
         files = (other.fileno(), self._listening.fileno())

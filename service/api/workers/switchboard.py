@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import logging
 import threading
@@ -20,12 +21,18 @@ from service.api.workers.forwarding import Forwarded
 from service.errors import CandorError, ModelNotReady
 from service.metrics import Tally
 from service.registry.verified import VerifiedModel
+from service.scheduling.admission import Outlook
 
 log = logging.getLogger(__name__)
+
+Outlooks = Callable[[], list[Outlook] | None]
 
 _HELD_S = 5.0
 """A worker that asked which version serves gets so long to send what it is to compute, where that
 version serves no more."""
+
+_TOLD_S = 0.01
+"""Between two times that workers are told how much waits."""
 
 _REPORT_S = 2.0
 """A worker that does not say what it counted by then is passed over."""
@@ -48,6 +55,7 @@ class Extension:
         tally: counts what the worker counted.
         app: answers what the worker passes on.
         ready: called once the worker listens.
+        busy: called whenever the engine is given something to do.
         ended: called once when the worker is gone.
     """
 
@@ -57,12 +65,14 @@ class Extension:
         tally: Tally,
         app: ASGIApp,
         ready: Callable[[], None],
+        busy: Callable[[], None],
         ended: Callable[[Extension], None],
     ) -> None:
         self._engine = engine
         self._tally = tally
         self._app = app
         self._ready = ready
+        self._busy = busy
         self._ended = ended
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._forwarded: dict[int, Forwarded] = {}
@@ -180,6 +190,7 @@ class Extension:
         inputs = unpack(head["arrays"], buffers)["inputs"]
         assert inputs is not None
         call = messages.read_call(head["call"])
+        self._busy()
         # A worker whose client left says so, which ends this task.
         computed = await self._engine.compute(load.model, inputs, call, asyncio.Event().wait)
         arrays, packed = pack(computed.fields)
@@ -214,10 +225,18 @@ def _whose(head: Head) -> dict[str, str]:
 
 
 class Switchboard:
-    """All workers."""
+    """All workers.
 
-    def __init__(self, workers: int) -> None:
+    Args:
+        workers: how many there are to be.
+        outlooks: what a request that came now could expect, by its priority; None where all are let
+            in.
+    """
+
+    def __init__(self, workers: int, outlooks: Outlooks = lambda: None) -> None:
         self.extensions: set[Extension] = set()
+        self._outlooks = outlooks
+        self._telling: asyncio.Task[None] | None = None
         self._missing = workers
         self.ready = threading.Event()
         """All workers listen. Threads may wait for it."""
@@ -230,10 +249,28 @@ class Switchboard:
         if self._missing <= 0:
             self.ready.set()
 
-    def tell(self, kind: str) -> None:
+    def tell(self, kind: str, **more: Any) -> None:
         """Say something to every worker."""
         for extension in self.extensions:
-            extension.channel.send({"kind": kind})
+            extension.channel.send({"kind": kind, **more})
+
+    def busy(self) -> None:
+        """As long as much waits, workers know how much, and refuse by themselves what would be too
+        late: under a load far above what can be served that is most of it."""
+        if (self._telling is None or self._telling.done()) and self._outlooks() is not None:
+            self._telling = asyncio.get_running_loop().create_task(self._tell_outlooks())
+
+    async def _tell_outlooks(self) -> None:
+        while (outlooks := self._outlooks()) is not None:
+            # Each of them hears of the others' requests only the next time.
+            shared = [
+                dataclasses.replace(one, each_s=one.each_s * len(self.extensions))
+                for one in outlooks
+            ]
+            written = messages.write_outlooks(shared)
+            self.tell("outlook", at_s=time.monotonic(), outlooks=written)
+            await asyncio.sleep(_TOLD_S)
+        self.tell("outlook", at_s=time.monotonic(), outlooks=None)
 
     async def gather(self) -> None:
         """Wait until what all workers counted so far is counted here."""

@@ -7,6 +7,7 @@ import gc
 import logging
 import socket
 import threading
+import time
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -18,12 +19,13 @@ from numpy.typing import NDArray
 
 from service import logs
 from service.api.engine import Call, Computed
-from service.api.workers import process, switchboard
+from service.api.workers import messages, process, remote, switchboard
 from service.api.workers.channel import Channel, Head
 from service.api.workers.remote import Line, RemoteEngine, RemoteTally
-from service.api.workers.switchboard import Extension
-from service.errors import ClientLeft, EngineFailure, ModelNotReady, QueueFull
+from service.api.workers.switchboard import Extension, Switchboard
+from service.errors import ClientLeft, DeadlineUnreachable, EngineFailure, ModelNotReady, QueueFull
 from service.registry.verified import VerifiedModel
+from service.scheduling.admission import Outlook
 from service.settings import load_settings
 from service.types import Priority
 from tests.api.workers.test_messages import version
@@ -97,9 +99,13 @@ class Ends:
         self.remote = RemoteEngine(self.line)
         self.tally = RemoteTally(self.line)
         self.gone: list[Extension] = []
+        self.outlooks: list[Outlook] | None = None
+        self.switchboard = Switchboard(1, lambda: self.outlooks)
         self.extension = Extension(
-            self.engine, self.counted, _no_app, lambda: None, self.gone.append
+            *(self.engine, self.counted, _no_app, lambda: None, self.switchboard.busy),
+            self.gone.append,
         )
+        self.switchboard.extensions.add(self.extension)
 
 
 async def _no_app(*_: object) -> None:
@@ -285,6 +291,62 @@ def test_for_a_client_that_left_nothing_is_computed_any_more() -> None:
             await both.engine.cancelled.wait()
 
     asyncio.run(run())
+
+
+def test_a_worker_refuses_what_the_queue_could_not_do_in_time_as_long_as_so_much_waits() -> None:
+    def refuses(both: Ends, timeout_s: float, coming: int = 0) -> bool:
+        try:
+            both.remote.check_door(timeout_s, Priority.NORMAL, coming)
+        except DeadlineUnreachable:
+            return True
+        return False
+
+    async def crowd() -> None:
+        async with ends() as both:
+            assert not refuses(both, 0.001)
+            # Of two workers that each let in as many.
+            both.outlooks = [Outlook(10.0, 9.0, each_s=1.0)] * len(Priority)
+            both.switchboard.extensions.add(Ends().extension)
+            await ask(both)
+            while not refuses(both, 1.0):
+                await asyncio.sleep(0.001)
+            assert not refuses(both, 100.0)
+            assert not refuses(both, 100.0, coming=32)
+            assert refuses(both, 100.0, coming=33)
+            both.outlooks = None
+            while refuses(both, 1.0):
+                await asyncio.sleep(0.001)
+
+    asyncio.run(crowd())
+
+
+def test_a_worker_refuses_nothing_by_what_it_heard_long_ago() -> None:
+    async def late() -> None:
+        async with ends() as both:
+            written = messages.write_outlooks([Outlook(1e6, 1e6)] * len(Priority))
+            ago_s = 2 * remote._OLD_S
+            both.switchboard.tell("outlook", at_s=time.monotonic() - ago_s, outlooks=written)
+            # Messages keep their order.
+            await ask(both)
+            both.remote.check_door(1.0, Priority.NORMAL, 0)
+
+    asyncio.run(late())
+
+
+def test_where_there_is_no_room_a_worker_says_why() -> None:
+    async def full() -> None:
+        async with ends() as both:
+            crowded = Outlook(0.0, 0.0, "9 requests are waiting", each_s=0.5)
+            both.outlooks = [Outlook(0.0, 0.0), crowded, crowded]
+            both.switchboard.busy()
+            await ask(both)
+            both.remote.check_door(1.0, Priority.HIGH, 0)
+            with pytest.raises(QueueFull, match="9 requests are waiting") as caught:
+                both.remote.check_door(1.0, Priority.NORMAL, 0)
+            assert caught.value.retry_after_s == pytest.approx(0.5)
+            both.outlooks = None
+
+    asyncio.run(full())
 
 
 def test_what_a_worker_counted_is_counted_before_a_report_is_over() -> None:

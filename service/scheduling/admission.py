@@ -1,0 +1,123 @@
+"""Whether a request would be in time, and when to come back if it would not.
+
+Pure, and without PyTorch: processes that only speak HTTP go by it, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from service.errors import DeadlineUnreachable, QueueFull
+from service.types import Priority
+
+OF_DEADLINE = {Priority.HIGH: 0.75, Priority.NORMAL: 0.75, Priority.LOW: 0.5}
+"""Share of its time that a request may be expected to take. Estimates err and a queue that is full
+up to the deadline answers just too late; while this much waits the engine is not short of work."""
+
+_RETRY_AFTER_S = 1.0
+_LONGEST_RETRY_S = 10.0
+
+
+def late_s(
+    priority: Priority, end_s: float, begin_s: float, left_s: float, begin_within_s: float
+) -> float:
+    """Seconds by which a request would come too late, or, negative, could come later.
+
+    Args:
+        priority: its.
+        end_s: until it would be done.
+        begin_s: until it would begin.
+        left_s: until nobody waits for it.
+        begin_within_s: that it may wait for the engine.
+    """
+    begin_s = max(0.0, begin_s)
+    late = min(end_s - OF_DEADLINE[priority] * left_s, begin_s)
+    return max(late, begin_s - begin_within_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a request of one priority that came now could expect at best: whichever model it is for,
+    if it needs as little as any did lately.
+
+    Args:
+        end_s: seconds until it would be done.
+        begin_s: seconds until it would begin.
+        full: why there is no room for it; empty where there is.
+        each_s: seconds that one more before it adds.
+    """
+
+    end_s: float
+    begin_s: float
+    full: str = ""
+    each_s: float = 0.0
+
+    def later(self, elapsed_s: float, before: int) -> Outlook:
+        """The same so many seconds later, when so many more have come."""
+        more_s = before * self.each_s - elapsed_s
+        return replace(
+            self, end_s=max(0.0, self.end_s + more_s), begin_s=max(0.0, self.begin_s + more_s)
+        )
+
+
+class Admission:
+    """Sends away what would be too late, each with a time of its own to come back."""
+
+    def __init__(self) -> None:
+        self._promised_s = 0.0
+
+    def check(
+        self,
+        outlook: Outlook,
+        priority: Priority,
+        left_s: float,
+        begin_within_s: float,
+        now_s: float,
+    ) -> None:
+        """Refuse a request.
+
+        Args:
+            outlook: its; `each_s` is what the engine needs for one.
+            priority: its.
+            left_s: seconds until nobody waits for it.
+            begin_within_s: seconds that it may wait for the engine.
+            now_s: the time.
+
+        Raises:
+            DeadlineUnreachable: its answer would come too late.
+            QueueFull: there is no room for it.
+        """
+        if outlook.full:
+            raise self.queue_full(outlook.full, now_s, outlook.each_s)
+        late = late_s(priority, outlook.end_s, outlook.begin_s, left_s, begin_within_s)
+        if late > 0:
+            raise DeadlineUnreachable(
+                f"what waits would take until {outlook.end_s:.2g} seconds from now, and this "
+                f"request has {min(left_s, begin_within_s):.3g} seconds; send it again later, "
+                "allow more time (X-Request-Timeout), or send fewer rows or passes",
+                retry_after_s=self._promise(late, now_s, outlook.each_s),
+            )
+
+    def queue_full(self, why: str, now_s: float, each_s: float) -> QueueFull:
+        """What to raise where there is no room, whatever time a request has."""
+        retry_after_s = self._promise(each_s, now_s, each_s) if each_s else _RETRY_AFTER_S
+        return QueueFull(why, retry_after_s=retry_after_s)
+
+    def _promise(self, first_s: float, now_s: float, each_s: float) -> float:
+        """Seconds until there would be room for a request, if those that were sent away before it
+        come back as they were told.
+
+        They are told different times, so that they do not come back all at once to a queue that has
+        room for one.
+
+        Args:
+            first_s: until there is room for one.
+            now_s: the time.
+            each_s: until there is room for another.
+        """
+        soonest_s = now_s + first_s
+        promised_s = max(soonest_s, self._promised_s)
+        if promised_s - now_s > _LONGEST_RETRY_S:
+            promised_s = soonest_s
+        self._promised_s = promised_s + each_s
+        return min(promised_s - now_s, _LONGEST_RETRY_S)
