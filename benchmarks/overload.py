@@ -14,6 +14,7 @@ The load generator has one processor to itself and the server the others. A refu
 some 60 microseconds of them, and at five times the load there are four for each answer: where an
 answer takes only ten times as long as a refusal, a third of the server goes into refusing, whatever
 it does. So three cases, by what an answer costs: some ten milliseconds, some two, and half a one.
+With `--workers`, and processors for them, other processes than the engine's do the refusing.
 
 Retry-After is tried on a burst: five seconds of arrivals in one. Half of the clients come back when
 they were told, half after a fixed quarter of a second, each up to three times.
@@ -283,22 +284,23 @@ async def _burst(port: int, case: Case, clients: int) -> dict[str, float]:
 
 
 @contextmanager
-def _server() -> Iterator[int]:
+def _server(workers: int) -> Iterator[int]:
     """Candor on all processors but one, this process on that one."""
     usable = sorted(os.sched_getaffinity(0))
     own, its = {usable[-1]}, set(usable[:-1]) or set(usable)
     os.sched_setaffinity(0, its)
     try:
-        with candor(CANDOR_PRECISION="float32", CANDOR_LOG_LEVEL="error") as port:
+        environment = {"CANDOR_PRECISION": "float32", "CANDOR_WORKERS": str(workers)}
+        with candor(**environment, CANDOR_LOG_LEVEL="error") as port:
             os.sched_setaffinity(0, own)
             yield port
     finally:
         os.sched_setaffinity(0, usable)
 
 
-def measure(case: Case, seconds: float, rounds: int) -> dict[str, Any]:
+def measure(case: Case, seconds: float, rounds: int, workers: int = 1) -> dict[str, Any]:
     """All rates of one case, in rounds; of each rate the run of the best goodput."""
-    with _server() as port:
+    with _server(workers) as port:
         request = case.request(deadline_s=30.0)
         press(port, request, _CONNECTIONS, 2.0)
         sustainable = press(port, request, _CONNECTIONS, seconds).requests_per_s
@@ -326,18 +328,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, help="write the result as JSON here")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=1, help="see CANDOR_WORKERS")
     parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
     arguments = parser.parse_args()
     console = Console(width=140)
     cases = []
     for case in CASES:
-        cases.append(measure(case, arguments.seconds, arguments.rounds))
+        cases.append(measure(case, arguments.seconds, arguments.rounds, arguments.workers))
         console.print(_table(cases[-1]))
     if arguments.output:
         result = {
             "machine": machine(),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": versions(),
+            "workers": arguments.workers,
             "cases": cases,
         }
         arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
