@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import reprlib
+from collections.abc import Mapping
 from typing import Any, get_args, get_type_hints
 
 import orjson
@@ -98,7 +99,14 @@ def answer(request: Request, error: Exception) -> Response:
     return _bug(request, error)
 
 
-def problem(request: Request, status: int, title: str, detail: str, **members: Any) -> Response:
+def problem(
+    request: Request,
+    status: int,
+    title: str,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    **members: Any,
+) -> Response:
     """One problem document; members that are None are left out.
 
     Under `/v2` it is what the protocol there has instead.
@@ -106,7 +114,7 @@ def problem(request: Request, status: int, title: str, detail: str, **members: A
     shown = detail if len(detail) <= _LONGEST_DETAIL else detail[:_LONGEST_DETAIL] + "…"
     path: str = request.scope["path"]
     if covers(path):
-        return refusal(status, shown)
+        return refusal(status, shown, headers)
     slug = title.lower().replace(" ", "-")
     body = {
         "type": f"urn:candor:problem:{slug}",
@@ -117,7 +125,7 @@ def problem(request: Request, status: int, title: str, detail: str, **members: A
         **{key: value for key, value in members.items() if value is not None},
         "request_id": request_id(request),
     }
-    return Response(_dump(body), status, media_type="application/problem+json")
+    return Response(_dump(body), status, headers, "application/problem+json")
 
 
 def _dump(body: dict[str, Any]) -> bytes:
@@ -206,18 +214,20 @@ def _candor_error(request: Request, error: errors.CandorError) -> Response:
         note_reason(request, reason)
         if reason in _OUR_OWN:
             _refusals.add(reason)
+    headers = None
+    if status in (409, 429, 503):
+        wait_s = error.retry_after_s or _DEFAULT_RETRY_AFTER_S
+        headers = {"Retry-After": str(math.ceil(wait_s))}
     response = problem(
         request,
         status,
         title,
         error.message,
+        headers,
         field=error.field,
         expected=error.expected,
-        received=_shortened(error.received),
+        received=None if error.received is None else _shortened(error.received),
     )
-    if status in (409, 429, 503):
-        wait_s = error.retry_after_s or _DEFAULT_RETRY_AFTER_S
-        response.headers["Retry-After"] = str(math.ceil(wait_s))
     if isinstance(error, errors.Unauthenticated):
         # Each in a header of its own: browsers do not part them at a comma.
         for challenge in error.challenges:

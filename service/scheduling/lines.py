@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from service.scheduling.pace import Pace
-from service.scheduling.work import Step, Work
+from service.scheduling.work import Need, Step, Work
 from service.types import Priority
 
 BEHIND_S = {Priority.HIGH: 0.0, Priority.NORMAL: 1.0, Priority.LOW: 10.0}
@@ -72,7 +72,7 @@ class Lines:
         self.doubted: int | None = None
         """Number of a work that was let in although its estimate was against it."""
         self._asked: deque[Work] = deque(maxlen=_LOOKED_BACK)
-        self._least: Work | None = None
+        self._least: Need | None = None
         self._lines: dict[Priority, OrderedDict[int, Work]] = {p: OrderedDict() for p in Priority}
         self._together = {p: Total() for p in Priority}
         self._single = {p: Total() for p in Priority}
@@ -82,11 +82,11 @@ class Lines:
         self._asked.append(work)
         self._least = None
 
-    def least(self) -> Work | None:
-        """Of the works that came lately the one that needs least, as far as that is known."""
+    def least(self) -> Need | None:
+        """Of the works that came lately, what the one needed that needed least."""
         # Asked for at the door far more often than anything comes in.
         if self._least is None and self._asked:
-            self._least = min(self._asked, key=lambda work: work.cost)
+            self._least = min(work.need for work in self._asked)
         return self._least
 
     def add(self, work: Work) -> None:
@@ -142,7 +142,7 @@ class Lines:
         return self.batches.seconds(min(room, sum(t.cost for t in self._together.values())))
 
     def waiting_s(
-        self, room: float, up_to: Priority = Priority.LOW, more: Work | None = None
+        self, room: float, up_to: Priority = Priority.LOW, more: Need | None = None
     ) -> float:
         """Estimate of the engine's seconds for what waits of some priorities, and one more work.
 
@@ -156,7 +156,7 @@ class Lines:
             cost += self._together[priority].cost
             works += self._single[priority].works
             single += self._single[priority].cost
-        if more is not None and more.batch_key is None:
+        if more is not None and more.alone:
             works, single = works + 1, single + more.cost
         elif more is not None:
             cost += more.cost

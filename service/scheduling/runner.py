@@ -149,14 +149,8 @@ class Runner:
         self._check_takes()
         if len(self._scheduler) + coming < _FEW:
             return
-        now_s = time.monotonic()
-        work = Work(
-            *(-1, "", None, 0, 0, 0, now_s),
-            now_s + self._times.queue_timeout_s,
-            now_s + timeout_s,
-            priority,
-        )
-        self._scheduler.check_door(work, models(), now_s, coming)
+        within_s, now_s = self._times.queue_timeout_s, time.monotonic()
+        self._scheduler.check_door(models(), priority, timeout_s, within_s, now_s, coming)
 
     def outlooks(self, models: Callable[[], Collection[str]]) -> list[Outlook] | None:
         """What a request that came now could expect, by its priority; for whoever looks at the door

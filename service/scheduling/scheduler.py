@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from service.scheduling.admission import OF_DEADLINE, Admission, Outlook
 from service.scheduling.lines import MOST_PUT_ASIDE, Lines, PutAside, Total
-from service.scheduling.work import Step, Work
+from service.scheduling.work import Need, Step, Work
 from service.types import Priority
 
 _LEARNT = 0.1
@@ -160,14 +160,22 @@ class Scheduler:
         return displaced
 
     def check_door(
-        self, work: Work, models: Collection[str], now_s: float, coming: int = 0
+        self,
+        models: Collection[str],
+        priority: Priority,
+        left_s: float,
+        begin_within_s: float,
+        now_s: float,
+        coming: int = 0,
     ) -> None:
         """Refuse what would be refused whichever of these models it is for, if it asks for as much
         as others did lately.
 
         Args:
-            work: of no rows, and of any name; what is known before its body is read.
             models: that serve.
+            priority: of a work of which nothing else is known yet.
+            left_s: seconds until nobody waits for it.
+            begin_within_s: seconds that it may wait.
             now_s: the time.
             coming: others that were let in and not added yet.
 
@@ -175,10 +183,9 @@ class Scheduler:
             DeadlineUnreachable: see `add`.
             QueueFull: see `add`.
         """
-        outlook = self.outlook(models, work.priority, now_s, coming)
+        outlook = self.outlook(models, priority, now_s, coming)
         if outlook is not None:
-            left_s, begin_within_s = work.deadline_s - now_s, work.begin_by_s - now_s
-            self._admission.check(outlook, work.priority, left_s, begin_within_s, now_s)
+            self._admission.check(outlook, priority, left_s, begin_within_s, now_s)
 
     def outlook(
         self, models: Collection[str], priority: Priority, now_s: float, coming: int = 0
@@ -213,9 +220,9 @@ class Scheduler:
         if least is None:
             end_s = self._end_s(model, None, priority, now_s)
             return end_s, end_s
-        together = replace(least, rows=math.ceil(least.rows * (1 + before)))
+        together = Need(least.cost * (1 + before), least.alone)
         end_s = self._end_s(model, together, priority, now_s)
-        return end_s, end_s - self._own_s(least)
+        return end_s, end_s - self._own_s(model, least)
 
     def wait_s(self, model: str, priority: Priority, now_s: float) -> float:
         """Estimate of when a work that came now would begin, in seconds."""
@@ -224,9 +231,9 @@ class Scheduler:
     def _check_time(self, work: Work, now_s: float) -> None:
         if not self._waiting and not self._given:
             return
-        own_s = self._own_s(work)
+        own_s = self._own_s(work.model, work.need)
         if not self._is_doubtful(work, own_s, now_s):
-            end_s = self._end_s(work.model, work, work.priority, now_s)
+            end_s = self._end_s(work.model, work.need, work.priority, now_s)
             self._check_end(work, end_s, end_s - own_s, now_s)
             return
         begin_s = self._end_s(work.model, None, work.priority, now_s)
@@ -250,17 +257,17 @@ class Scheduler:
         left_s, begin_within_s = work.deadline_s - now_s, work.begin_by_s - now_s
         self._admission.check(outlook, work.priority, left_s, begin_within_s, now_s)
 
-    def _own_s(self, work: Work) -> float:
-        lines = self._lines_of(work.model)
-        return (lines.alone if work.batch_key is None else lines.batches).seconds(work.cost)
+    def _own_s(self, model: str, need: Need) -> float:
+        lines = self._lines_of(model)
+        return (lines.alone if need.alone else lines.batches).seconds(need.cost)
 
-    def _end_s(self, model: str, work: Work | None, priority: Priority, now_s: float) -> float:
+    def _end_s(self, model: str, more: Need | None, priority: Priority, now_s: float) -> float:
         """Estimate of the seconds until what waits of the model, and one work more, is done.
 
         Until then every other model had as much of the engine, where as much of it waits.
         """
         lines = self._lines_of(model)
-        own_s = lines.waiting_s(self._room(model), priority, work)
+        own_s = lines.waiting_s(self._room(model), priority, more)
         whole_s, parted_s = self._given_s(now_s)
         others_s = whole_s + min(parted_s, own_s + self._batch_s)
         for name, other in self._waiting.items():
@@ -481,7 +488,7 @@ class Scheduler:
             if chosen and work.batch_key != chosen[0].batch_key:
                 continue
             # Of a step, since all its works are done when the last is.
-            own_s = self._own_s(work)
+            own_s = self._own_s(work.model, work.need)
             takes_s = own_s if work.batch_key is None else max(own_s, step_s)
             if begin_s + takes_s > work.deadline_s:
                 late.append(work)

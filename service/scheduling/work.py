@@ -5,8 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from service.types import Priority
+
+
+class Need(NamedTuple):
+    """What a work needs of the engine.
+
+    Args:
+        cost: rows × passes.
+        alone: whether it gets a step of its own.
+    """
+
+    cost: float
+    alone: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +54,11 @@ class Work:
     def cost(self) -> int:
         """Rows × passes."""
         return self.rows * self.passes
+
+    @property
+    def need(self) -> Need:
+        """What it needs of the engine."""
+        return Need(self.cost, self.batch_key is None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -323,14 +324,19 @@ def test_those_who_are_sent_away_are_told_different_times() -> None:
     assert gaps[0] > 0.05
 
 
+def at_door(
+    scheduler: Scheduler, left_s: float, models: Sequence[str] = ("a",), coming: int = 0
+) -> None:
+    scheduler.check_door(models, Priority.NORMAL, left_s, math.inf, NOW, coming)
+
+
 @given(st.integers(0, 60), st.floats(0.1, 5.0))
 def test_the_door_refuses_only_what_would_be_refused_inside(waiting: int, timeout_s: float) -> None:
     scheduler = learnt(seconds=0.1, limits=QueueLimits(40, 10**9))
     for number in range(min(40, waiting)):
         scheduler.add(work(number, deadline_s=100.0), NOW)
-    at_door = work(0, rows=0, deadline_s=timeout_s)
     try:
-        scheduler.check_door(at_door, ["a"], NOW)
+        at_door(scheduler, timeout_s)
     except QueueFull:
         with pytest.raises(QueueFull):
             scheduler.add(work(99, deadline_s=timeout_s), NOW)
@@ -340,22 +346,20 @@ def test_the_door_is_open_where_one_of_the_models_has_nothing_to_do() -> None:
     scheduler = learnt(seconds=0.1, limits=QueueLimits(20, 10**9))
     for number in range(20):
         scheduler.add(work(number, deadline_s=100.0), NOW)
-    at_door = work(0, rows=0, deadline_s=0.5)
-    scheduler.check_door(at_door, ["a", "idle"], NOW)
+    at_door(scheduler, 0.5, ["a", "idle"])
     with pytest.raises(QueueFull):
-        scheduler.check_door(at_door, ["a"], NOW)
+        at_door(scheduler, 0.5)
 
 
 def test_the_door_expects_what_was_asked_for_lately() -> None:
     scheduler = learnt(seconds=0.1)
     for number in range(6):
         scheduler.add(work(number, deadline_s=100.0), NOW)
-    at_door = work(0, rows=0, deadline_s=1.0)
-    scheduler.check_door(at_door, ["a"], NOW)
+    at_door(scheduler, 1.0)
     scheduler.add(work(6, deadline_s=1.0), NOW)
     # What waits would be done in time, and another one like those before it would not.
     with pytest.raises(DeadlineUnreachable):
-        scheduler.check_door(at_door, ["a"], NOW)
+        at_door(scheduler, 1.0)
 
 
 def test_who_may_go_first_may_expect_more() -> None:
@@ -375,10 +379,9 @@ def test_the_door_counts_who_was_let_in_and_has_not_come_to_the_queue() -> None:
     scheduler = learnt(seconds=0.1)
     for number in range(4):
         scheduler.add(work(number, deadline_s=100.0), NOW)
-    at_door = work(0, rows=0, deadline_s=1.0)
-    scheduler.check_door(at_door, ["a"], NOW, coming=2)
+    at_door(scheduler, 1.0, coming=2)
     with pytest.raises(DeadlineUnreachable):
-        scheduler.check_door(at_door, ["a"], NOW, coming=3)
+        at_door(scheduler, 1.0, coming=3)
 
 
 def test_a_work_whose_turn_comes_too_late_is_given_up_for_one_that_can_be_done() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import orjson
 from fastapi import Response
 
@@ -13,8 +15,8 @@ def covers(path: str) -> bool:
     return path == _ROOT or path.startswith(_ROOT + "/")
 
 
-def refusal(status: int, detail: str) -> Response:
+def refusal(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """The protocol's form of an error."""
     # What came may hold halves of characters, which JSON can say and UTF-8 cannot.
     text = detail.encode("utf-8", "replace").decode()
-    return Response(orjson.dumps({"error": text}), status, media_type="application/json")
+    return Response(orjson.dumps({"error": text}), status, headers, "application/json")
