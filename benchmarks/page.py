@@ -101,7 +101,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if chromium() is None:
         parser.error("there is no Chromium: apt install chromium, or name one with CHROMIUM=path")
-    with serving(SHIPPED) as server, browsing() as browser:
+    with serving(SHIPPED, fresh=True) as server, browsing() as browser:
         # The first one is the server's first, too, and not counted.
         loads = [load(browser, server.url) for _ in range(1 + LOADS)][1:]
         found = {

@@ -1,7 +1,9 @@
-"""A real server process, as `candor serve` starts it.
+"""A real server process, which does what `candor serve` does.
 
-Each start costs four seconds of a core, most of them for PyTorch, and each shipped model up to a
-second more. So a test asks for one of the session's servers where it can (`conftest.py`): `tiny`
+Most of the four seconds of a core that a start takes are for PyTorch, so servers are forked from a
+process that has loaded it (`forking.py`); where a start, an end or memory is what is tested, a
+server starts as a user's does (`fresh`). Either way each model takes time to load, a shipped one up
+to a second. So a test asks for one of the session's servers where it can (`conftest.py`): `tiny`
 for whatever any model shows, `shipped` for what is said of the shipped ones, `odd` for what is slow
 or broken. A file that needs settings of its own shares a server in a fixture of the module, with
 models of `write_model` or some of the shipped ones (`copied`).
@@ -23,12 +25,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import httpx
+
+from tests.e2e.forking import Forked
 
 SHIPPED = Path(__file__).parents[2] / "models"
 _ADDRESS = re.compile(r"https?://[\d.]+:\d+")
 _START_S = 120.0
+
+
+class Process(Protocol):
+    """A server's."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def kill(self) -> None: ...
+
+    def send_signal(self, signal: int, /) -> None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -36,7 +54,7 @@ class Server:
     """A running server: its address, its process, and what it printed so far."""
 
     url: str
-    process: subprocess.Popen[str]
+    process: Process
     printed: list[str]
 
     def post(
@@ -59,27 +77,31 @@ def copied(root: Path, *names: str) -> Path:
 
 @contextmanager
 def serving(
-    models: Path, *flags: str, environment: dict[str, str] | None = None
+    models: Path, *flags: str, environment: dict[str, str] | None = None, fresh: bool = False
 ) -> Iterator[Server]:
-    """Start a server on a free port, wait until its models were tried, end it afterwards."""
+    """Start a server on a free port, wait until its models were tried, end it afterwards.
+
+    Args:
+        models: the repository.
+        flags: of `candor serve`.
+        environment: added to this process's.
+        fresh: whether its process starts with nothing loaded, as a user's does.
+    """
     kept = tempfile.TemporaryDirectory()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "service", "serve", "--models", str(models), "--port", "0", *flags],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={
-            **os.environ,
-            "CANDOR_DATABASE_URL": f"sqlite:///{kept.name}/samples.sqlite",
-            **(environment or {}),
-        },
-    )
+    words = ["serve", "--models", str(models), "--port", "0", *flags]
+    variables = {
+        **os.environ,
+        "CANDOR_DATABASE_URL": f"sqlite:///{kept.name}/samples.sqlite",
+        **(environment or {}),
+    }
+    process = _started(words, variables) if fresh else Forked(words, variables)
+    output = process.stdout
+    assert output is not None
     printed: list[str] = []
     announced = threading.Event()
 
     def read() -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
+        for line in output:
             printed.append(line)
             if line.startswith("Candor "):
                 announced.set()
@@ -99,5 +121,14 @@ def serving(
         process.wait()
         reader.join()
         kept.cleanup()
-        assert process.stdout is not None
-        process.stdout.close()
+        output.close()
+
+
+def _started(words: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "service", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )

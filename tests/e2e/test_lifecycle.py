@@ -32,7 +32,7 @@ METRICS = (
 def test_sigterm_under_load_finishes_what_was_accepted_and_refuses_the_rest(
     odd_models: Path,
 ) -> None:
-    with serving(odd_models, "--drain-linger-s", "3") as server:
+    with serving(odd_models, "--drain-linger-s", "3", fresh=True) as server:
         outcomes: Counter[int | str] = Counter()
         stop = threading.Event()
 

@@ -70,7 +70,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(root: Path) -> Iterator[Server]:
-    with serving(root, environment={"CANDOR_WATCH": "0.2"}) as server:
+    # Of one that was forked, memory that it shares becomes its own as it is written to.
+    with serving(root, environment={"CANDOR_WATCH": "0.2"}, fresh=True) as server:
         yield server
 
 
@@ -291,7 +292,7 @@ def build():
 
 def test_a_signal_while_a_model_is_reloaded_ends_the_server_cleanly(tmp_path: Path) -> None:
     folder = write_model(tmp_path, "slow", SLOW_TO_LOAD)
-    with serving(tmp_path) as server:
+    with serving(tmp_path, fresh=True) as server:
         (folder / "slow").touch()
         codes: list[int] = []
 

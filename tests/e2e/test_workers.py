@@ -255,7 +255,7 @@ def test_a_worker_that_is_killed_is_replaced_and_nobody_elses_request_suffers(
 
 
 def test_sigterm_finishes_what_all_processes_accepted(models: Path) -> None:
-    with serving(models, "--workers", "2", "--drain-linger-s", "1") as server:
+    with serving(models, "--workers", "2", "--drain-linger-s", "1", fresh=True) as server:
         with ThreadPoolExecutor(4) as pool:
             accepted = [
                 pool.submit(server.post, "/predict", {"model": "slow", "inputs": [[400.0]]})
