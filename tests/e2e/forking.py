@@ -1,8 +1,8 @@
 """Servers that are forked from a process in which everything is loaded already.
 
 PyTorch, and what its exporter loads when it is first used, take a server three seconds of a core,
-the same for each. Here one process loads them for all; a fork of it runs what the command runs, with
-arguments, an environment and an output of its own.
+the same for each. Here one process loads them for all; a fork of it runs what the command runs,
+with arguments, an environment and an output of its own.
 """
 
 from __future__ import annotations

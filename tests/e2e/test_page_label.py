@@ -12,12 +12,11 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Dialog, Page, Route, expect
 
 from service.tokens import hash_of, make_token
 from tests.databases import sqlite_address
-from tests.e2e.browser import visiting
+from tests.e2e.browser import assert_accessible, visiting
 from tests.e2e.servers import Server, copied, serving
 from tests.repositories import MLP, write_model
 
@@ -60,6 +59,14 @@ def keeping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     write_model(root, "places", shape="[2, 2, 4]")
     with serving(root, "--keep-samples", "all") as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def modules(browser: Browser, keeping: Server) -> Iterator[Page]:
+    """A page for what its modules do by themselves."""
+    with visiting(browser) as opened:
+        opened.goto(keeping.url)
+        yield opened
 
 
 def wait_for(met: Callable[[], bool]) -> None:
@@ -541,28 +548,25 @@ def test_what_it_cannot_label_rightly_is_labelled_elsewhere(page: Page, keeping:
     ],
 )
 def test_text_is_put_together_as_its_vocabulary_is_written(
-    page: Page, keeping: Server, tokens: list[str], numbers: list[int], text: str
+    modules: Page, tokens: list[str], numbers: list[int], text: str
 ) -> None:
-    page.goto(keeping.url)
     load = "async (given) => (await import('/page/label/tokens.js')).textOf(...given)"
-    assert page.evaluate(load, [numbers, tokens]) == text
+    assert modules.evaluate(load, [numbers, tokens]) == text
 
 
-def test_a_choice_has_its_own_key_or_a_free_one(page: Page, keeping: Server) -> None:
-    page.goto(keeping.url)
+def test_a_choice_has_its_own_key_or_a_free_one(modules: Page) -> None:
     load = "async (names) => (await import('/page/label/keys.js')).keysFor(names)"
-    assert page.evaluate(load, ["a", "B", "malignant", "7", "b"]) == ["a", "b", "1", "7", "2"]
-    assert page.evaluate(load, [f"class {number}" for number in range(38)])[34:] == [
+    assert modules.evaluate(load, ["a", "B", "malignant", "7", "b"]) == ["a", "b", "1", "7", "2"]
+    assert modules.evaluate(load, [f"class {number}" for number in range(38)])[34:] == [
         *("y", "z", None, None)
     ]
 
 
 @pytest.mark.parametrize("planes", ["first", "last"])
-def test_colours_are_seen_as_they_are(page: Page, keeping: Server, planes: str) -> None:
+def test_colours_are_seen_as_they_are(modules: Page, planes: str) -> None:
     image = np.zeros((3, 4, 5))
     image[0, 1, 2], image[1, 1, 2], image[2, 3, 4] = 1.0, 0.2, 0.8
-    page.goto(keeping.url)
-    drawn = page.evaluate(
+    drawn = modules.evaluate(
         """async (input) => {
           const { sampleView } = await import('/page/label/sample.js');
           const aids = { examples: [], tokens: null };
@@ -689,8 +693,7 @@ def test_a_token_that_may_not_label_is_refused_with_words(page: Page, tmp_path: 
         assert np.load(taken.value.path())["y"].tolist() == [1]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(browser: Browser, keeping: Server, scheme: str) -> None:
+def test_axe_finds_nothing(browser: Browser, keeping: Server) -> None:
     keep(keeping, "digits", TEN[:3])
     keep(keeping, "breast_cancer", [[float(number) for number in range(30)]])
     keep(keeping, "co2", [[1975.5]])
@@ -698,7 +701,7 @@ def test_axe_finds_nothing(browser: Browser, keeping: Server, scheme: str) -> No
     keep(keeping, "words", [[1, 2, 3, 4, 6, 0]])
     keep(keeping, "crowd", [[1.0, 2.0, 3.0, 4.0]])
     httpx.delete(f"{keeping.url}/samples?model=marked").raise_for_status()
-    with visiting(browser, color_scheme=scheme, bypass_csp=True) as page:
+    with visiting(browser, bypass_csp=True) as page:
         for model in (
             "digits",
             "breast_cancer",
@@ -719,8 +722,7 @@ def test_axe_finds_nothing(browser: Browser, keeping: Server, scheme: str) -> No
             if model in ("digits", "co2"):
                 page.get_by_role("button", name="Why this one?").click()
                 expect(page.locator(".says .headline")).to_be_visible()
-            found = Axe().run(page)
-            assert found.violations_count == 0, found.generate_report()
+            assert_accessible(page)
 
 
 def test_it_fits_a_telephone(browser: Browser, keeping: Server) -> None:

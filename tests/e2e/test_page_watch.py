@@ -6,18 +6,18 @@ import json
 import math
 import re
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.torch
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, Request, Route, expect
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.tokens import hash_of
-from tests.e2e.browser import visiting
+from tests.e2e.browser import assert_accessible, visiting
 from tests.e2e.servers import Server, serving
 from tests.repositories import FRAGILE, build_network, write_model
 
@@ -78,6 +78,14 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = "[serving]\nlabels = { stable = 1, canary = 2 }\ncanary_share = 0.1\n"
     manifest.write_text(manifest.read_text() + table)
     return root
+
+
+@pytest.fixture(scope="module")
+def modules(browser: Browser, tiny: Server) -> Iterator[Page]:
+    """A page for what its modules do by themselves."""
+    with visiting(browser) as opened:
+        opened.goto(tiny.url)
+        yield opened
 
 
 def watch(page: Page, url: str, model: str = "") -> None:
@@ -375,39 +383,33 @@ def test_a_token_with_too_little_scope_is_told_so_and_another_may_be_given(
         expect(page.get_by_role("alert")).to_have_count(0)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_and_it_fits_a_telephone(
-    browser: Browser, shipped: Server, scheme: str
-) -> None:
+def test_axe_finds_nothing_and_it_fits_a_telephone(browser: Browser, shipped: Server) -> None:
     rows = shipped.get("/models/digits/example").json()["inputs"]
-    with visiting(browser, color_scheme=scheme, bypass_csp=True) as page:
+    with visiting(browser, bypass_csp=True) as page:
         watch(page, shipped.url, "co2")
         expect(page.locator(".model-view")).to_contain_text("Nobody asked co2")
         expect(page.get_by_role("region", name="curl lines")).to_contain_text("curl")
-        found = Axe().run(page)
-        assert found.violations_count == 0, found.generate_report()
+        assert_accessible(page)
         page.get_by_role("button", name="digits", exact=True).click()
         assert predict(shipped, "digits", 1, rows) == 200
         expect(graph(page, "Requests a second")).to_be_visible()
         page.get_by_text("As numbers").first.click()
-        found = Axe().run(page)
-        assert found.violations_count == 0, found.generate_report()
+        assert_accessible(page)
         page.set_viewport_size({"width": 375, "height": 740})
         assert page.evaluate("document.documentElement.scrollWidth") == 375
-        found = Axe().run(page)
-        assert found.violations_count == 0, found.generate_report()
+        assert_accessible(page)
 
 
-def test_it_reads_what_prometheus_reads(page: Page, shipped: Server) -> None:
+def test_it_reads_what_prometheus_reads(modules: Page, shipped: Server) -> None:
     predict(shipped, "digits", 1, shipped.get("/models/digits/example").json()["inputs"])
     text = shipped.get("/metrics").text
-    page.goto(shipped.url)
     expected = [
         (sample.name, sample.labels, sample.value)
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     ]
-    found = [(name, labels, float(value)) for name, labels, value in page.evaluate(PARSE, text)]
+    parsed = modules.evaluate(PARSE, text)
+    found = [(name, labels, float(value)) for name, labels, value in parsed]
 
     def key(sample: tuple[str, dict[str, str], float]) -> str:
         return json.dumps(sample, sort_keys=True)
@@ -416,8 +418,7 @@ def test_it_reads_what_prometheus_reads(page: Page, shipped: Server) -> None:
     assert sorted(found, key=key) == sorted(expected, key=key)
 
 
-def test_the_text_format_is_read_to_the_letter(page: Page, tiny: Server) -> None:
-    page.goto(tiny.url)
+def test_the_text_format_is_read_to_the_letter(modules: Page) -> None:
     lines = [
         "# HELP a of what",
         "",
@@ -428,7 +429,7 @@ def test_the_text_format_is_read_to_the_letter(page: Page, tiny: Server) -> None
         "unknown NaN",
         '__proto__{__proto__="x"} 3',
     ]
-    found = page.evaluate(PARSE, "\n".join(lines))
+    found = modules.evaluate(PARSE, "\n".join(lines))
     assert found[:4] == [
         ["plain", {}, "1"],
         ["escaped", {"a": '\\ " \n {,}=', "b": ""}, "-0.0025"],
@@ -438,15 +439,13 @@ def test_the_text_format_is_read_to_the_letter(page: Page, tiny: Server) -> None
     assert found[4] == ["unknown", {}, "NaN"]
     assert (found[5][0], found[5][2]) == ("__proto__", "3")
     for wrong in ("name", "1 2", "a b", "a 1 2 3", 'a{b="c} 1', "a{b=c} 1", 'a{b="c"', "<p>"):
-        said = page.evaluate(REFUSED, f"fine 1\n{wrong}")
+        said = modules.evaluate(REFUSED, f"fine 1\n{wrong}")
         assert said.startswith("Line 2 of what the server says"), wrong
 
 
-def test_quantiles_are_interpolated_within_their_bucket(page: Page, tiny: Server) -> None:
-    page.goto(tiny.url)
-
+def test_quantiles_are_interpolated_within_their_bucket(modules: Page) -> None:
     def quantiles(counts: list[int], *shares: float) -> Any:
-        return page.evaluate(QUANTILES, [counts, shares])
+        return modules.evaluate(QUANTILES, [counts, shares])
 
     assert quantiles([0, 10, 0, 0], 0.0, 0.5, 1.0) == [[1, False], [1.5, False], [2, False]]
     assert quantiles([10, 0, 10, 0], 0.25, 0.5, 0.75) == [[0.5, False], [1, False], [3, False]]
@@ -457,9 +456,7 @@ def test_quantiles_are_interpolated_within_their_bucket(page: Page, tiny: Server
     assert not beyond
 
 
-def test_counters_that_fall_begin_anew_and_a_restart_is_seen(page: Page, tiny: Server) -> None:
-    page.goto(tiny.url)
-
+def test_counters_that_fall_begin_anew_and_a_restart_is_seen(modules: Page) -> None:
     def look(seconds: float, started: int, **counts: int) -> list[Any]:
         lines = [f"process_start_time_seconds {started}"]
         for name, count in counts.items():
@@ -471,7 +468,7 @@ def test_counters_that_fall_begin_anew_and_a_restart_is_seen(page: Page, tiny: S
             ]
         return [1000 * seconds, "\n".join(lines)]
 
-    found = page.evaluate(
+    found = modules.evaluate(
         HISTORY,
         [
             look(0, 1, v1=5),
