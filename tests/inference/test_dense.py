@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,21 +18,6 @@ from service.types import Masks, SamplePlan, Task
 from tests.networks import build, example
 
 CPU = torch.device("cpu")
-
-
-def sampler_of(
-    name: str,
-    network: nn.Module | None = None,
-    memory_bytes: int = 2**26,
-    noise_bytes: int = 2**26,
-) -> Sampler:
-    return build_sampler(
-        network or build(name),
-        example(name),
-        device=CPU,
-        memory_bytes=memory_bytes,
-        noise_bytes=noise_bytes,
-    )
 
 
 def ask(sampler: Sampler, task: Task, request: Request) -> Fields:
@@ -52,6 +38,24 @@ class OnePlace(nn.Module):
         return outputs
 
 
+@functools.cache
+def sampler_of(
+    name: str,
+    place: tuple[int, ...] | None = None,
+    memory_bytes: int = 2**26,
+    noise_bytes: int = 2**26,
+) -> Sampler:
+    """Of a dense network, or of what it says of one place; exporting takes a second."""
+    network = build(name)
+    return build_sampler(
+        network if place is None else OnePlace(network, place).eval(),
+        example(name),
+        device=CPU,
+        memory_bytes=memory_bytes,
+        noise_bytes=noise_bytes,
+    )
+
+
 @pytest.mark.parametrize("masks", list(Masks))
 @pytest.mark.parametrize(
     ("name", "task", "place"),
@@ -70,7 +74,7 @@ def test_a_place_says_what_it_says_alone(
     index = np.ravel_multi_index(place, inputs.shape[2:])
     request = Request(inputs, SamplePlan(20, 1, masks), FIELDS)
     dense = ask(sampler_of(name), task, request)
-    alone = ask(sampler_of(name, OnePlace(build(name), place).eval()), task, request)
+    alone = ask(sampler_of(name, place), task, request)
     for field, expected in alone.items():
         got = dense[field]
         if expected is None:
@@ -81,9 +85,7 @@ def test_a_place_says_what_it_says_alone(
             at_place = np.asarray(got).reshape(*expected.shape, -1)[..., index]
             np.testing.assert_allclose(at_place, expected, rtol=0, atol=1e-5, err_msg=field)
     deterministic = evaluate(sampler_of(name), task, inputs)
-    for field, expected in evaluate(
-        sampler_of(name, OnePlace(build(name), place).eval()), task, inputs
-    ).items():
+    for field, expected in evaluate(sampler_of(name, place), task, inputs).items():
         if expected is not None:
             at_place = np.asarray(deterministic[field]).reshape(*expected.shape, -1)[..., index]
             np.testing.assert_allclose(at_place, expected, rtol=0, atol=1e-5, err_msg=field)

@@ -15,6 +15,7 @@ every difference is divided by its own standard error, in two ways:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 
 import pytest
@@ -101,6 +102,15 @@ def whole_z(a_TBC: Tensor, b_TBC: Tensor) -> float:
     return float((first.mean() - second.mean()) / error)
 
 
+@functools.cache
+def plain_passes(name: str, seed: int) -> Tensor:
+    """Of a network with random weights."""
+    network = build(name, seed)
+    at_once = 1 if name in ONE_FOR_ALL_ROWS else PASSES_AT_ONCE
+    droppers = inspect(network, example(name)).modules
+    return plain(network, droppers, example(name)(ROWS), at_once)
+
+
 def deviation(
     name: str, seeds: Sequence[int] = SEEDS, rate_factor: float = 1.0
 ) -> tuple[float, float]:
@@ -112,10 +122,8 @@ def deviation(
     for seed in seeds:
         network = build(name, seed)
         inputs = example(name)(ROWS)
-        droppers = inspect(network, example(name)).modules
-        at_once = 1 if name in ONE_FOR_ALL_ROWS else PASSES_AT_ONCE
-        expected = plain(network, droppers, inputs, at_once)
-        for module in droppers:
+        expected = plain_passes(name, seed)
+        for module in inspect(network, example(name)).modules:
             for attribute in ("p", "dropout"):
                 if isinstance(rate := getattr(module, attribute, None), float):
                     setattr(module, attribute, rate * rate_factor)
