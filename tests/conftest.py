@@ -19,14 +19,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
-from service.inference import tuning
 from tests.databases import PostgreSQL, postgresql_server, sqlite_address
+from tests.quick import load_quickly
 
 torch.set_num_threads(1)
-# What is fastest is tried when a network loads. Here each way is as right as the other: once is
-# enough.
-tuning._ENOUGH_S, tuning._ROUNDS = 0.0, 1
-
+load_quickly()
 
 _ORDER = ("e2e", "statistical", "assessment", "registry", "store", "inference")
 

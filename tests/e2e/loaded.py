@@ -2,7 +2,9 @@
 
 from service.__main__ import main
 from service.inference.reclaiming import set_apart
+from tests.quick import load_quickly
 
 __all__ = ["main"]
 
+load_quickly()
 set_apart()
