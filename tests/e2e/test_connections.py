@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.e2e.raw import Connection, connect, request
@@ -147,7 +146,7 @@ def test_where_none_is_idle_one_connection_more_is_told_so(hasty: Server) -> Non
     with ExitStack() as stack:
         for _ in range(ROOM):
             stack.enter_context(connect(hasty)).send(head + b"{")
-        refused = [httpx.get(hasty.url + "/livez") for _ in range(3)]
+        refused = [hasty.get("/livez") for _ in range(3)]
         for answer in refused:
             if answer.status_code == 503:
                 assert answer.headers["Retry-After"] == "1"
@@ -155,7 +154,7 @@ def test_where_none_is_idle_one_connection_more_is_told_so(hasty: Server) -> Non
                 assert "CANDOR_MAX_CONNECTIONS" in answer.json()["detail"]
                 assert answer.json()["request_id"] == answer.headers["X-Request-ID"]
         assert refused[0].status_code == 503
-    _until(lambda: httpx.get(hasty.url + "/livez").status_code == 200)
+    _until(lambda: hasty.get("/livez").status_code == 200)
     assert _serves(hasty)
 
 

@@ -60,9 +60,8 @@ def test_a_field_that_does_not_fit_is_named(
     odd: Server, change: dict[str, Any], status: int, field: str, said: str
 ) -> None:
     body = json.dumps({**GOOD, **change})  # writes NaN and Infinity, as Python clients do
-    response = httpx.post(
-        odd.url + "/predict", content=body, headers={"Content-Type": "application/json"}
-    )
+    headers = {"Content-Type": "application/json"}
+    response = odd.request("POST", "/predict", content=body, headers=headers)
     problem = response.json()
     assert response.status_code == status, problem
     assert response.headers["Content-Type"] == "application/problem+json"
@@ -104,11 +103,8 @@ def _npy(array: Any, cut: int | None = None, more: bytes = b"") -> bytes:
 def test_a_body_that_cannot_be_read_is_refused(
     odd: Server, kind: str, content: bytes, status: int
 ) -> None:
-    response = httpx.post(
-        odd.url + "/predict?model=good" if kind.endswith("npy") else odd.url + "/predict",
-        content=content,
-        headers={"Content-Type": kind},
-    )
+    path = "/predict?model=good" if kind.endswith("npy") else "/predict"
+    response = odd.request("POST", path, content=content, headers={"Content-Type": kind})
     assert response.status_code == status, response.text
     assert response.json()["detail"]
     assert odd.post("/predict", GOOD).status_code == 200
@@ -117,11 +113,8 @@ def test_a_body_that_cannot_be_read_is_refused(
 def test_an_npy_header_that_promises_terabytes_allocates_nothing(odd: Server) -> None:
     small = _npy(np.zeros((2, 4)))
     body = small.replace(b"(2, 4)", b"(2000000000000, 4)").replace(b" " * 13 + b"\n", b"\n")
-    response = httpx.post(
-        odd.url + "/predict?model=good",
-        content=body,
-        headers={"Content-Type": "application/x-npy"},
-    )
+    headers = {"Content-Type": "application/x-npy"}
+    response = odd.request("POST", "/predict?model=good", content=body, headers=headers)
     assert response.status_code == 400, response.text
 
 
@@ -130,9 +123,8 @@ def test_a_body_without_a_length_is_cut_off_at_the_limit(odd: Server) -> None:
         for _ in range(100):
             yield b" " * 10_000
 
-    response = httpx.post(
-        odd.url + "/predict", content=chunks(), headers={"Content-Type": "application/json"}
-    )
+    headers = {"Content-Type": "application/json"}
+    response = odd.request("POST", "/predict", content=chunks(), headers=headers)
     assert response.status_code == 413
     assert "CANDOR_MAX_BODY_BYTES" in response.json()["detail"]
 

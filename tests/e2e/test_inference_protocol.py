@@ -24,7 +24,7 @@ GOOD = "/v2/models/good/infer"
 def infer(server: Server, body: Any, path: str = GOOD, **headers: str) -> httpx.Response:
     """POST a body, JSON or bytes, without a Content-Type as Triton's client does."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return httpx.post(server.url + path, content=content, headers=headers, timeout=60)
+    return server.request("POST", path, content=content, headers=headers)
 
 
 def outputs(response: httpx.Response) -> dict[str, dict[str, Any]]:
@@ -489,7 +489,7 @@ def test_statistics_count_rows_batches_and_times(odd: Server) -> None:
 
 def test_the_repository_is_listed_loaded_and_unloaded(odd: Server) -> None:
     def index(body: bytes = b"") -> dict[str, tuple[str, str]]:
-        listed = httpx.post(odd.url + "/v2/repository/index", content=body).json()
+        listed = odd.request("POST", "/v2/repository/index", content=body).json()
         return {one["name"]: (one["state"], one["reason"]) for one in listed}
 
     found = index()
@@ -499,7 +499,7 @@ def test_the_repository_is_listed_loaded_and_unloaded(odd: Server) -> None:
     assert index(b'{"ready": true}').keys() == {"good", "slow", "fragile"}
 
     def change(what: str, body: bytes = b"") -> httpx.Response:
-        return httpx.post(f"{odd.url}/v2/repository/models/good/{what}", content=body, timeout=60)
+        return odd.request("POST", f"/v2/repository/models/good/{what}", content=body)
 
     unload = change("unload", b'{"parameters": {"unload_dependents": false}}')
     assert (unload.status_code, unload.json()) == (200, {"name": "good", "unload": True})

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.e2e.servers import Server, serving
@@ -28,8 +27,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def ask(server: Server, number: str, method: str, path: str, body: object = None) -> int:
     headers = {"X-Request-ID": number, "Authorization": f"Bearer {SECRET}"}
-    url = server.url + path
-    return httpx.request(method, url, json=body, headers=headers, timeout=60.0).status_code
+    return server.request(method, path, json=body, headers=headers).status_code
 
 
 def line_of(server: Server, number: str, logger: str) -> dict[str, Any]:
@@ -96,7 +94,7 @@ def test_no_inputs_and_no_secrets_are_written(server: Server) -> None:
     assert ask(server, "r-6", "POST", "/predict", {"inputs": rows, "return": ["samples"]}) == 200
     ask(server, "r-7", "POST", f"/predict?token={SECRET}", {"inputs": [*rows, rows]})
     ask(server, "r-8", "POST", "/query", {"inputs": rows, "k": 1, "x": INPUT})
-    httpx.get(server.url + "/models", headers={"Authorization": f"Bearer {SECRET}x"})
+    server.request("GET", "/models", headers={"Authorization": f"Bearer {SECRET}x"})
     deadline = time.monotonic() + 30.0
     while 'candor_samples_kept_total{model="fragile"} ' not in metrics_of(server):
         assert time.monotonic() < deadline
@@ -109,7 +107,8 @@ def test_no_inputs_and_no_secrets_are_written(server: Server) -> None:
 
 
 def metrics_of(server: Server) -> str:
-    return httpx.get(server.url + "/metrics", headers={"Authorization": f"Bearer {SECRET}"}).text
+    headers = {"Authorization": f"Bearer {SECRET}"}
+    return server.request("GET", "/metrics", headers=headers).text
 
 
 def test_the_log_is_json_where_nobody_sits_at_a_terminal(server: Server) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, Dialog, Page, Route, expect
@@ -83,7 +82,7 @@ def counted(server: Server, model: str) -> dict[str, int]:
 
 def keep(server: Server, model: str, rows: list[Any], request_id: str = "a-request") -> None:
     """Have these rows kept of a model, and nothing else."""
-    httpx.delete(f"{server.url}/samples?model={model}").raise_for_status()
+    server.request("DELETE", f"/samples?model={model}").raise_for_status()
     asked = {"model": model, "inputs": rows, "passes": 4, "return": ["mean"]}
     answer = server.post("/predict", asked, {"X-Request-ID": request_id})
     assert answer.status_code == 200, answer.text
@@ -649,7 +648,7 @@ def test_the_focus_goes_on_where_nothing_is_left_and_comes_back(
 
 
 def test_where_nothing_is_kept_that_is_said_until_something_is(page: Page, keeping: Server) -> None:
-    httpx.delete(f"{keeping.url}/samples?model=marked").raise_for_status()
+    keeping.request("DELETE", "/samples?model=marked").raise_for_status()
     open_label(page, keeping, "marked")
     expect(text_of(page)).to_contain_text("No request of marked is kept yet")
     expect(text_of(page)).to_contain_text("CANDOR_KEEP_SAMPLES=marked=uncertain")
@@ -668,7 +667,7 @@ def test_a_token_that_may_not_label_is_refused_with_words(page: Page, tmp_path: 
         assert server.post("/predict", body, bearer["predict"]).status_code == 200
 
         def labelled() -> int:
-            counts = httpx.get(f"{server.url}/samples/counts", headers=bearer["label"])
+            counts = server.request("GET", "/samples/counts", headers=bearer["label"])
             return sum(each["labelled"] for each in counts.json()["counts"])
 
         page.goto(f"{server.url}/#label")
@@ -700,7 +699,7 @@ def test_axe_finds_nothing(browser: Browser, keeping: Server) -> None:
     keep(keeping, "tags", [[1.0, 2.0, 3.0, 4.0]])
     keep(keeping, "words", [[1, 2, 3, 4, 6, 0]])
     keep(keeping, "crowd", [[1.0, 2.0, 3.0, 4.0]])
-    httpx.delete(f"{keeping.url}/samples?model=marked").raise_for_status()
+    keeping.request("DELETE", "/samples?model=marked").raise_for_status()
     with visiting(browser, bypass_csp=True) as page:
         for model in (
             "digits",

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -260,7 +259,7 @@ def test_deleted_is_deleted(client: Client, keeping: Server) -> None:
     assert client.remove_samples(request_id="one") == 1
     wait_for(lambda: len(client.samples(model="co2").samples) == 1)
     sample = client.samples(model="digits").samples[0]
-    assert httpx.delete(f"{keeping.url}/samples/{sample.id}").json() == {"deleted": 1}
+    assert keeping.request("DELETE", f"/samples/{sample.id}").json() == {"deleted": 1}
     assert keeping.get(f"/samples/{sample.id}").status_code == 404
     assert client.remove_samples(model="digits") == 2
     assert client.samples(model="digits").samples == []
@@ -325,9 +324,9 @@ def test_what_does_not_fit_is_named(
     if "ID" in path:
         fill(client, 1)
         path = path.replace("ID", client.samples(model="digits").samples[0].id)
-    answer = httpx.request(
+    answer = keeping.request(
         method,
-        f"{keeping.url}/samples{path}",
+        f"/samples{path}",
         content=body,
         headers={"Content-Type": "application/json"} if body else None,
     )
@@ -345,10 +344,10 @@ def test_bodies_are_bounded_and_not_sent_back(client: Client, keeping: Server) -
     assert len(answer.content) < 4000
     headers = {"Content-Type": "application/json"}
     too_large = b'{"label": "' + b"x" * (64 * 2**20) + b'"}'
-    answer = httpx.post(keeping.url + path, content=too_large, headers=headers, timeout=60.0)
+    answer = keeping.request("POST", path, content=too_large, headers=headers)
     assert (answer.status_code, answer.json()["field"]) == (413, "body")
     text = {"Content-Type": "text/csv"}
-    answer = httpx.post(keeping.url + path, content=b"label,1", headers=text)
+    answer = keeping.request("POST", path, content=b"label,1", headers=text)
     assert (answer.status_code, answer.json()["field"]) == (415, "Content-Type")
 
 

@@ -132,7 +132,7 @@ def test_answers_are_those_of_one_process(one: Server, several: Server, case: st
     content = json.dumps(body)
     headers = {"Content-Type": "application/json"}
     answers = [
-        answer_of(httpx.post(server.url + path, content=content, headers=headers, timeout=60))
+        answer_of(server.request("POST", path, content=content, headers=headers))
         for server in (one, several, several)
     ]
     assert answers[0] == answers[1] == answers[2]
