@@ -51,7 +51,7 @@ def test_the_installed_command_starts_there() -> None:
 
 
 def test_a_start_does_not_pay_for_what_only_some_commands_need() -> None:
-    heavy = ("scipy.stats", "scipy.optimize", "sklearn", "matplotlib")
+    heavy = ("scipy.stats", "scipy.optimize", "sklearn", "matplotlib", "pyarrow")
     look = f"import sys, service.cli; print(*(set({heavy!r}) & sys.modules.keys()))"
     done = subprocess.run(
         [sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True

@@ -14,7 +14,8 @@ import pytest
 
 from service.errors import InvalidInput
 from service.store.contract import Sample, Status
-from service.store.export import write_jsonl, write_npz, write_parquet
+from service.store.export import write_jsonl, write_npz
+from service.store.parquet import write_parquet
 from service.types import Task
 
 
