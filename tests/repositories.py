@@ -15,6 +15,14 @@ def build():
     return nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 3))
 """
 
+STILL = """
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Linear(4, 3))
+"""
+"""Drops nothing."""
+
 SLOW = """
 import time
 from torch import nn
@@ -76,6 +84,11 @@ def write_model(
     )
     safetensors.torch.save_model(build_network(folder), str(weights))
     return folder
+
+
+def write_still(root: Path, name: str) -> Path:
+    """A model in which nothing drops; it loads at once, for tests of what is loaded and when."""
+    return write_model(root, name, STILL, more="deterministic = true")
 
 
 def write_members(folder: Path, members: int, version: int = 1) -> list[Path]:

@@ -37,11 +37,12 @@ def inputs(rows: int = ROWS) -> NDArray[np.float32]:
     return np.random.default_rng(0).normal(size=(rows, 4)).astype(np.float32)
 
 
-@pytest.fixture(params=["shared", "independent"])
-def model(request: pytest.FixtureRequest, tmp_path: Path) -> LoadedModel:
+@pytest.fixture(scope="module", params=["shared", "independent"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     more = f'masks = "{request.param}"\npasses = 12'
-    write_model(tmp_path, "mlp", more=more)
-    return load(tmp_path, "mlp")
+    root = tmp_path_factory.mktemp("models")
+    write_model(root, "mlp", more=more)
+    return load(root, "mlp")
 
 
 def test_batches_do_not_show(model: LoadedModel) -> None:

@@ -32,10 +32,10 @@ def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scoring, "ROWS_AT_ONCE", 30)
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> LoadedModel:
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     more = 'passes = 8\nmasks = "independent"\nlabels = ["a", "b", "c"]'
-    return load(write_model(tmp_path, "mine", more=more))
+    return load(write_model(tmp_path_factory.mktemp("models"), "mine", more=more))
 
 
 @pytest.fixture

@@ -26,9 +26,9 @@ def nothing(_done: int, _rows: int) -> None:
     pass
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> LoadedModel:
-    return load(write_model(tmp_path, "mine", more="passes = 10"))
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    return load(write_model(tmp_path_factory.mktemp("models"), "mine", more="passes = 10"))
 
 
 def pool_of(path: Path, model: LoadedModel, copies: int = 1) -> Pool:

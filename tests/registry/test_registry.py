@@ -14,7 +14,7 @@ from service.errors import ModelBroken, ModelNotFound, ModelNotReady
 from service.inference.devices import Resources
 from service.registry.policy import Serving
 from service.registry.registry import Registry, State
-from tests.repositories import write_model
+from tests.repositories import write_still
 
 
 def registry_of(root: Path) -> Registry:
@@ -26,7 +26,7 @@ def registry_of(root: Path) -> Registry:
 
 
 def test_an_unloaded_model_is_listed_with_the_reason_and_serves_nobody(tmp_path: Path) -> None:
-    write_model(tmp_path, "one")
+    write_still(tmp_path, "one")
     registry = registry_of(tmp_path)
     model = registry.unload("one")
     assert registry.models() == [model]
@@ -39,7 +39,7 @@ def test_an_unloaded_model_is_listed_with_the_reason_and_serves_nobody(tmp_path:
 
 
 def test_an_unloaded_model_is_loaded_by_load_and_by_reload(tmp_path: Path) -> None:
-    write_model(tmp_path, "one")
+    write_still(tmp_path, "one")
     registry = registry_of(tmp_path)
     for again in (registry.load, registry.reload):
         registry.unload("one")
@@ -48,9 +48,9 @@ def test_an_unloaded_model_is_loaded_by_load_and_by_reload(tmp_path: Path) -> No
 
 
 def test_load_takes_a_folder_that_came_later_and_reload_does_not(tmp_path: Path) -> None:
-    write_model(tmp_path, "b")
+    write_still(tmp_path, "b")
     registry = registry_of(tmp_path)
-    write_model(tmp_path, "a")
+    write_still(tmp_path, "a")
     with pytest.raises(ModelNotFound, match="there are: b"):
         registry.reload("a")
     registry.load("a")
@@ -59,7 +59,7 @@ def test_load_takes_a_folder_that_came_later_and_reload_does_not(tmp_path: Path)
 
 
 def test_what_is_no_folder_cannot_be_loaded_or_unloaded(tmp_path: Path) -> None:
-    write_model(tmp_path, "one")
+    write_still(tmp_path, "one")
     registry = registry_of(tmp_path)
     for function in (registry.load, registry.unload, registry.reload):
         for name in ("two", "../one", ""):
@@ -68,7 +68,7 @@ def test_what_is_no_folder_cannot_be_loaded_or_unloaded(tmp_path: Path) -> None:
 
 
 def test_a_model_that_is_broken_now_serves_as_it_was_loaded(tmp_path: Path) -> None:
-    folder = write_model(tmp_path, "one")
+    folder = write_still(tmp_path, "one")
     registry = registry_of(tmp_path)
     before = registry.resolve("one", None)
     (folder / "model.toml").write_text("task = 1")
@@ -83,8 +83,8 @@ def test_a_model_that_is_broken_now_serves_as_it_was_loaded(tmp_path: Path) -> N
 
 def test_a_model_that_ends_programs_is_broken_and_no_other(tmp_path: Path) -> None:
     """As one whose network.py reads a command line, which nobody gave it."""
-    folder = write_model(tmp_path, "a")
-    write_model(tmp_path, "b")
+    folder = write_still(tmp_path, "a")
+    write_still(tmp_path, "b")
     whole = (folder / "network.py").read_text()
     endings = (
         "raise SystemExit('no --width')",
@@ -107,7 +107,7 @@ def test_a_request_is_resolved_by_the_model_that_it_found_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reload on another thread may take the version away that it was to get."""
-    folder = write_model(tmp_path, "one")
+    folder = write_still(tmp_path, "one")
     registry = registry_of(tmp_path)
     before = registry.resolve("one", None)
     pick = Serving.pick
@@ -126,7 +126,7 @@ def test_a_request_is_resolved_by_the_model_that_it_found_first(
 
 
 def test_a_folder_that_has_no_version_now_serves_as_it_was_loaded(tmp_path: Path) -> None:
-    folder = write_model(tmp_path, "one")
+    folder = write_still(tmp_path, "one")
     registry = registry_of(tmp_path)
     before = registry.resolve("one", None)
     (folder / "1").rename(folder / "aside")
@@ -139,7 +139,7 @@ def test_a_folder_that_has_no_version_now_serves_as_it_was_loaded(tmp_path: Path
 def test_a_repository_that_cannot_be_read_leaves_what_was_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_model(tmp_path, "one")
+    write_still(tmp_path, "one")
     registry = registry_of(tmp_path)
     before = registry.resolve("one", None)
 
@@ -156,8 +156,8 @@ def test_a_repository_that_cannot_be_read_leaves_what_was_loaded(
 def test_a_folder_that_cannot_be_read_is_broken_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_model(tmp_path, "a")
-    write_model(tmp_path, "b")
+    write_still(tmp_path, "a")
+    write_still(tmp_path, "b")
     listed = Path.iterdir
 
     def iterdir(path: Path) -> Iterator[Path]:

@@ -17,12 +17,12 @@ from service.registry.registry import Registry, State
 from service.registry.watch import signature
 from service.types import ModelRef
 from tests.reports import write_report
-from tests.repositories import build_network, write_model
+from tests.repositories import build_network, write_still
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    write_model(tmp_path, "one")
+    write_still(tmp_path, "one")
     return tmp_path
 
 
@@ -58,7 +58,7 @@ def test_a_look_at_what_is_as_it_was_changes_nothing(registry: Registry) -> None
 def test_a_new_folder_is_loaded_once_it_was_the_same_at_two_looks(
     registry: Registry, root: Path
 ) -> None:
-    write_model(root, "two")
+    write_still(root, "two")
     assert not registry.look()
     with pytest.raises(ModelNotFound):
         registry.model("two")
@@ -141,7 +141,7 @@ def test_a_change_that_breaks_leaves_the_old_serving_with_the_reason(
 
 
 def test_what_is_gone_serves_no_more(registry: Registry, root: Path) -> None:
-    write_model(root, "two")
+    write_still(root, "two")
     add_version(root / "one", 2)
     registry.load("two")
     registry.load("one")
@@ -234,7 +234,7 @@ def test_a_folder_of_which_nothing_can_be_seen_keeps_no_other_from_being_taken_u
     (root / "a").mkdir()
     closed = [str(root / "a"), str(root / "one")]
     before = registry.resolve("one", None)
-    write_model(root, "two")
+    write_still(root, "two")
     scandir = os.scandir
 
     def scan(place: str) -> Iterator[os.DirEntry[str]]:
