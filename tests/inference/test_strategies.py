@@ -39,11 +39,10 @@ def test_a_row_alone_gives_what_it_gives_in_a_crowd(name: str, masks: Masks) -> 
     rows = 9 if PLAINER.get(name) == Strategy.ROW_BY_ROW else 100
     inputs = example(name)(rows)
     crowd = outputs_of(sampler, inputs, 7, masks, seed=11)
-    alone = [
-        outputs_of(sampler, inputs[i : i + 1], 7, masks, seed=11, rows=[i]) for i in range(rows)
-    ]
+    some = range(0, rows, max(1, rows // 20))
+    alone = [outputs_of(sampler, inputs[i : i + 1], 7, masks, seed=11, rows=[i]) for i in some]
     # Products of other sizes round otherwise, some 1e-7; nothing else may differ.
-    torch.testing.assert_close(crowd, torch.cat(alone, dim=1), rtol=0, atol=1e-5)
+    torch.testing.assert_close(crowd[:, some], torch.cat(alone, dim=1), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", sorted(set(NETWORKS) - set(PLAINER)))
