@@ -241,39 +241,38 @@ def test_what_does_not_fit_even_alone_is_an_error(monkeypatch: pytest.MonkeyPatc
 
 
 MEMORY = """
-import sys, torch
+import torch
 from benchmarks.networks import cnn
 from service.inference.prediction import Request, predict
 from service.inference.sampler import build_sampler
 from service.inference.fields import SUMMARY_FIELDS
 from service.types import Masks, SamplePlan, Task
 
-network = cnn()
-sampler = build_sampler(
-    network.module, lambda rows: torch.randn(rows, *network.shape), device=torch.device("cpu"),
-    memory_bytes=128 * 2**20, precision=sys.argv[1],
-)
-plan = SamplePlan(1000, int(sys.argv[2]), Masks(sys.argv[3]))
-[answer] = predict(
-    sampler, Task.CLASSIFICATION, [Request(torch.randn(256, 1, 28, 28), plan, SUMMARY_FIELDS)]
-)
-assert answer["mean"].shape == (256, 10)
-# The resource module's figure begins with that of the process that started this one.
-[peak] = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
-print(int(peak.split()[1]) * 1024)
+for precision, seeds in (("float32", (0, 5)), ("bfloat16", (0,))):
+    network = cnn()
+    sampler = build_sampler(
+        network.module, lambda rows: torch.randn(rows, *network.shape), device=torch.device("cpu"),
+        memory_bytes=128 * 2**20, precision=precision,
+    )
+    for seed in seeds:
+        request = Request(
+            torch.randn(256, 1, 28, 28), SamplePlan(1000, seed, Masks.SHARED), SUMMARY_FIELDS
+        )
+        [answer] = predict(sampler, Task.CLASSIFICATION, [request])
+        assert answer["mean"].shape == (256, 10)
+    # The resource module's figure begins with that of the process that started this one.
+    [peak] = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
+    print(int(peak.split()[1]) * 1024)
+    del sampler
 """
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [("float32", "0", "shared"), ("float32", "5", "shared"), ("bfloat16", "0", "shared")],
-)
-def test_a_thousand_passes_of_256_images_fit_into_one_and_a_half_gibibytes(
-    arguments: tuple[str, ...],
-) -> None:
-    """Of the whole process, PyTorch itself included."""
+def test_a_thousand_passes_of_256_images_fit_into_one_and_a_half_gibibytes() -> None:
+    """Of the whole process, PyTorch itself included, in either precision."""
     done = subprocess.run(
-        [sys.executable, "-c", MEMORY, *arguments], capture_output=True, text=True, timeout=240
+        [sys.executable, "-c", MEMORY], capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 1.5 * 2**30
+    peaks = [int(line) for line in done.stdout.split()]
+    assert len(peaks) == 2
+    assert max(peaks) < 1.5 * 2**30
