@@ -19,6 +19,8 @@ class Look:
     def find_spec(self, name, path=None, target=None):
         if name == "torch":
             print(os.environ.get("GOMP_SPINCOUNT"))
+            # What comes after it takes seconds.
+            sys.exit()
 
 sys.meta_path.insert(0, Look())
 import service.__main__
