@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -126,7 +127,11 @@ def test_an_answer_that_nobody_takes_is_thrown_away(hasty: Server) -> None:
         connection.send(request("POST", "/predict", json.dumps(body).encode(), JSON))
         _until(lambda: _rejected(hasty, "slow_client") == before + 1)
         assert _serves(hasty)
-        # What the kernel holds can still be read; the rest never comes.
+        # What the kernel holds can still be read, so little at a time for minutes; the rest never
+        # comes.
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
+        if sys.platform == "linux":
+            connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, 2**20)
         assert connection.to_the_end() == []
 
 

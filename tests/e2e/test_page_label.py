@@ -209,8 +209,11 @@ def test_a_lost_server_loses_nothing(page: Page, tmp_path: Path) -> None:
     with serving(models, environment=environment) as server:
         keep(server, "digits", TEN[:6])
         open_label(page, server, "digits")
-        given |= dict([label_by_key(page)])
-        wait_for(lambda: labels(server, "digits") == given)
+        with page.expect_response("**/samples/*/label"):
+            given |= dict([label_by_key(page)])
+        # What comes after it finds the page having read it.
+        page.evaluate("fetch('/livez').then((answer) => answer.text())")
+        assert labels(server, "digits") == given
     given |= dict(label_by_key(page) for _ in range(3))
     page.keyboard.press("ArrowLeft")
     given |= dict([label_by_key(page)])
