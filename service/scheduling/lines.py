@@ -151,7 +151,8 @@ class Lines:
             up_to: only this priority and higher ones.
             more: counts as well.
         """
-        cost = works = single = 0
+        cost = single = 0.0
+        works = 0
         for priority in _ALL[: up_to + 1]:
             cost += self._together[priority].cost
             works += self._single[priority].works
