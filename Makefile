@@ -8,6 +8,8 @@
 #   make bench-peers  installs LitServe, BentoML and Ray Serve, which make bench then measures, too
 #   make scaling  what a million predictions cost, what is full first, how many replicas; some five minutes
 #   make bench-page  how soon the page is there, and what drawing sends; needs Chromium
+#   make bench-ray  throughput on Ray with one and two processes that compute
+#   make ray-pool  a million rows scored on a cluster of two nodes, the run and one of its processes killed
 #   make clients  installs KServe's client, and make perf-analyzer Triton's, which make test then tries
 #   make container-test  builds the image without Docker and tries it; needs root on a Debian
 #   make kill-store  servers that keep samples are killed twenty times on each database
@@ -43,7 +45,7 @@ CLIENTS := .venv-clients
 CLIENT_kserve := kserve==0.21.0
 CLIENT_perf_analyzer := perf-analyzer==2.60.0
 
-.PHONY: serve test lint audit format bench bench-page bench-peers scaling clients perf-analyzer container-test kill-store soak fuzz reload-loop check-gpu train quality needs-data evaluate active-learning screenshots clean
+.PHONY: serve test lint audit format bench bench-page bench-peers bench-ray ray-pool scaling clients perf-analyzer container-test kill-store soak fuzz reload-loop check-gpu train quality needs-data evaluate active-learning screenshots clean
 
 serve: $(VENV)/.installed
 	@$(VENV)/bin/candor serve
@@ -81,7 +83,15 @@ bench-peers: $(PEERS)/litserve/.installed $(PEERS)/bentoml/.installed $(PEERS)/r
 	@echo "make bench now measures them, too"
 
 scaling: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m benchmarks.scaling
+	$(VENV)/bin/python -m benchmarks.scaling --output benchmarks/results/scaling.json
+	$(VENV)/bin/python -m benchmarks.render
+
+bench-ray: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m benchmarks.ray --output benchmarks/results/ray.json
+	$(VENV)/bin/python -m benchmarks.render
+
+ray-pool: $(VENV)/.installed-dev
+	RAY_ROWS=1000000 $(VENV)/bin/python -m pytest tests/e2e/test_ray.py -k table
 
 clients: $(CLIENTS)/kserve/.installed
 	@echo "make test now tries KServe's client, too"

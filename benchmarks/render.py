@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.active_learning import report as active_learning
+from benchmarks.scaling import report as scaling
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -207,6 +208,30 @@ def page_section(result: dict[str, Any]) -> str:
     )
 
 
+def ray_section(result: dict[str, Any]) -> str:
+    """The README's section about a cluster: each server's throughput, and what it shows."""
+    loads = {(row["case"], row["server"]): row for row in result["rows"]}
+    servers = list(dict.fromkeys(row["server"] for row in result["rows"]))
+    cases = list(dict.fromkeys(row["case"] for row in result["rows"]))
+    lines = [
+        f"Seen on {_where(result)}, Ray {result['versions']['ray']}, "
+        f"{result['connections']} connections: requests a second",
+        "(median ms, 99th percentile ms), each process that computes on one thread.",
+        "",
+        f"| request | {' | '.join(servers)} | 2 / 1 |",
+        f"|---|{'---|' * (len(servers) + 1)}",
+    ]
+    for case in cases:
+        found = [loads[case, server] for server in servers]
+        cells = [
+            f"{one['requests_per_s']:,.1f} ({1e3 * one['p50_s']:.1f}, {1e3 * one['p99_s']:.1f})"
+            for one in found
+        ]
+        ratio = found[-1]["requests_per_s"] / found[-2]["requests_per_s"]
+        lines.append(f"| {case} | {' | '.join(cells)} | {ratio:.2f}× |")
+    return "\n".join(lines)
+
+
 SECTIONS = {
     "engine": engine_section,
     "service": service_section,
@@ -214,6 +239,8 @@ SECTIONS = {
     "pools": pools_section,
     "soak": soak_section,
     "page": page_section,
+    "ray": ray_section,
+    "scaling": scaling.section,
     "active_learning": active_learning.section,
 }
 

@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from service import __version__, logs
+from service import __version__, cluster, logs
 from service.api import bodies
 from service.api.announcement import announcement
 from service.api.answers import contents, select
@@ -42,6 +42,7 @@ from service.inference import choosing
 from service.inference.devices import resources
 from service.inference.fields import Fields
 from service.inference.prediction import Request
+from service.inference.tuning import Choices
 from service.registry import repository
 from service.registry.export import export_archive
 from service.registry.loading import LoadedModel
@@ -136,6 +137,13 @@ def serve(
             return
         logs.set_up(settings.log_level, settings.log_format)
         logs.take_over()
+        if settings.ray is not None:
+            cluster.require()
+            # It imports Ray, which nothing else needs.
+            from service.ray_app import serve_on_ray
+
+            serve_on_ray(settings)
+            return
         run_server(
             settings, lambda service, address: print(announcement(service, address), flush=True)
         )
@@ -491,13 +499,37 @@ PoolOption = Annotated[
 PixelOption = Annotated[float, typer.Option(help="What a white pixel of an image is to the model.")]
 PassesOption = Annotated[int | None, typer.Option(help="T; default: the model's.")]
 SeedOption = Annotated[int | None, typer.Option(help="Of the masks; default: the model's.")]
+RayOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Compute on a Ray cluster: HOST:PORT, auto or local. "
+        "Needs pip install 'candor\\[ray]'.",
+    ),
+]
+RayMostOption = Annotated[
+    int | None,
+    typer.Option(
+        "--ray-replicas",
+        min=1,
+        help="With --ray: processes at most. [default: one a processor]",
+    ),
+]
+RayCpusOption = Annotated[
+    float, typer.Option("--ray-cpus", min=0, help="With --ray: processors of each, and threads.")
+]
+RayGpusOption = Annotated[
+    float, typer.Option("--ray-gpus", min=0, help="With --ray: GPUs of each; 0.5 for half of one.")
+]
 
 
 @app.command(
     epilog=(
         "[bold]Examples:[/bold]\n\n"
         "candor query --pool pool.parquet --model digits -k 100 --strategy batch_bald\n\n"
-        "candor query --pool images/ --model digits -k 20 --exclude labelled.txt"
+        "candor query --pool images/ --model digits -k 20 --exclude labelled.txt\n\n"
+        "candor query --pool pool.parquet --model digits -k 100 --ray auto"
     )
 )
 def query(
@@ -518,6 +550,10 @@ def query(
         typer.Option(metavar="FILE", help="Numbers of rows that are not to be chosen, one a line."),
     ] = None,
     largest_pixel: PixelOption = 1.0,
+    ray: RayOption = None,
+    ray_replicas: RayMostOption = None,
+    ray_cpus: RayCpusOption = 1.0,
+    ray_gpus: RayGpusOption = 0.0,
     models: ModelsOption = None,
 ) -> None:
     """Choose the rows of a pool whose labels would say most; prints their numbers and scores."""
@@ -525,23 +561,42 @@ def query(
     from service.pools.readers import open_pool
     from service.pools.selection import select_from_pool
 
-    with _plainly():
+    with _plainly(), _cluster(ray, ray_cpus, ray_gpus) as choices:
         logs.set_up("error", logs.HUMAN)
-        loaded = _load(models, model, _version(version))
+        loaded = _load(models, model, _version(version), choices)
         choosing.check_strategy(strategy, loaded.manifest.task)
         rows = open_pool(pool, loaded.manifest.input, largest_pixel)
         excluded = frozenset() if exclude is None else _row_numbers(exclude)
         choosing.check_left(k, rows.rows, excluded)
         plan = loaded.manifest.plan_for(passes, seed)
         with _row_bar() as progress:
-            chosen = select_from_pool(loaded, rows, strategy, k, plan, progress, excluded)
+            if ray is None:
+                chosen = select_from_pool(loaded, rows, strategy, k, plan, progress, excluded)
+            else:
+                from service.pools import distributed
+
+                if strategy == choosing.BATCH_BALD:
+                    err.print(
+                        "batch_bald chooses points together: many processes find the candidates "
+                        "of the whole pool, and this one chooses among them"
+                    )
+                settings = load_settings({"models": models})
+                job = distributed.job_of(settings, loaded, rows, plan, largest_pixel)
+                crew = distributed.Crew(ray_replicas, ray_cpus, ray_gpus)
+                chosen = distributed.select_from_pool(
+                    loaded, rows, strategy, k, job, crew, progress, excluded
+                )
         for index, score in zip(chosen.indices, chosen.scores, strict=True):
             name = rows.name(index)
             print(index, f"{score:.6g}", *([] if name is None else [name]), sep="\t")
 
 
 @app.command(
-    epilog="[bold]Example:[/bold] candor score pool.parquet --model digits -o scores.parquet",
+    epilog=(
+        "[bold]Examples:[/bold]\n\n"
+        "candor score pool.parquet --model digits -o scores.parquet\n\n"
+        "candor score pool.parquet --model digits -o scores.parquet --ray auto"
+    ),
 )
 def score(
     pool: Annotated[
@@ -558,26 +613,39 @@ def score(
     passes: PassesOption = None,
     seed: SeedOption = None,
     largest_pixel: PixelOption = 1.0,
+    ray: RayOption = None,
+    ray_replicas: RayMostOption = None,
+    ray_cpus: RayCpusOption = 1.0,
+    ray_gpus: RayGpusOption = 0.0,
     models: ModelsOption = None,
 ) -> None:
     """Predict every row of a pool of any size; killed and begun again, it goes on."""
     from service.pools.readers import open_pool
     from service.pools.scoring import score as score_pool
 
-    with _plainly():
+    with _plainly(), _cluster(ray, ray_cpus, ray_gpus) as choices:
         logs.set_up("error", logs.HUMAN)
-        loaded = _load(models, model, _version(version))
+        loaded = _load(models, model, _version(version), choices)
         rows = open_pool(pool, loaded.manifest.input, largest_pixel)
         plan = loaded.manifest.plan_for(passes, seed)
         with _row_bar() as progress:
-            earlier = score_pool(loaded, rows, output, plan, progress)
+            if ray is None:
+                earlier = score_pool(loaded, rows, output, plan, progress)
+            else:
+                from service.pools import distributed
+
+                settings = load_settings({"models": models})
+                job = distributed.job_of(settings, loaded, rows, plan, largest_pixel)
+                crew = distributed.Crew(ray_replicas, ray_cpus, ray_gpus)
+                earlier = distributed.score(loaded, rows, output, job, crew, progress)
         went_on = f"; {earlier.rows} of them by an earlier run" if earlier.rows else ""
         err.print(f"wrote {rows.rows} rows to {output}{went_on}", soft_wrap=True, highlight=False)
         if not earlier.alike:
             err.print(
                 "[bold yellow]warning:[/bold yellow] the earlier run rounded otherwise: other "
                 "chunks were fastest when the model loaded, or it was another machine. Remove "
-                f"{escape(str(output))} and run again for a table of one piece",
+                f"{escape(str(output))} and run again for a table of one piece; with CANDOR_TUNING "
+                "runs on one machine round alike",
                 soft_wrap=True,
             )
 
@@ -688,11 +756,25 @@ def _say(sentence: str) -> None:
     err.print(escape(sentence), soft_wrap=True, highlight=False)
 
 
-def _registry(models: Path | None) -> Registry:
+@contextmanager
+def _cluster(address: str | None, cpus: float, gpus: float) -> Iterator[Choices | None]:
+    """A cluster to compute on, where one is named, and what its processes have measured.
+
+    What is computed here is computed as there, on as many threads.
+    """
+    if address is None:
+        yield None
+        return
+    with cluster.connected(address, gpus):
+        torch.set_num_threads(max(1, int(cpus)))
+        yield cluster.SharedChoices()
+
+
+def _registry(models: Path | None, choices: Choices | None = None) -> Registry:
     settings = load_settings({"models": models})
     return Registry(
         settings.models,
-        resources(settings),
+        resources(settings, choices),
         settings.default_model,
     )
 
@@ -702,20 +784,28 @@ def _version(text: str | None) -> int | str | None:
     return int(text) if text is not None and text.isdecimal() else text
 
 
-def _load(models: Path | None, name: str | None, version: int | str | None) -> LoadedModel:
-    [found] = _load_versions(models, name, [version])
+def _load(
+    models: Path | None,
+    name: str | None,
+    version: int | str | None,
+    choices: Choices | None = None,
+) -> LoadedModel:
+    [found] = _load_versions(models, name, [version], choices)
     return found
 
 
 def _load_versions(
-    models: Path | None, name: str | None, versions: Sequence[int | str | None]
+    models: Path | None,
+    name: str | None,
+    versions: Sequence[int | str | None],
+    choices: Choices | None = None,
 ) -> list[LoadedModel]:
     """Several versions of one model, each once; numbers also of those that no server would load.
 
     Raises:
         InvalidInput: a version that stands twice.
     """
-    registry = _registry(models)
+    registry = _registry(models, choices)
     registry.scan(only=name)
     with err.status("loading the model"):
         registry.load_all()

@@ -21,7 +21,7 @@ from pydantic import (
 from service.configuration import PREFIX, Given, Secrecy, gather, refusal
 from service.tokens import Token, hash_of
 
-__all__ = ["PREFIX", "Settings", "load_settings", "load_with_origins"]
+__all__ = ["PREFIX", "Settings", "between", "load_settings", "load_with_origins"]
 
 
 def _listed(value: object) -> object:
@@ -57,6 +57,12 @@ _Tokens = Annotated[tuple[Token, ...], BeforeValidator(_tokens), Secrecy.GIVEN]
 _Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_listed)]
 
 
+def between(scale: str) -> tuple[int, int]:
+    """The least and the most of a number, or of LEAST-MOST."""
+    least, _, most = scale.partition("-")
+    return int(least), int(most or least)
+
+
 class Settings(BaseModel):
     """One field a setting; the field `models` is the variable `CANDOR_MODELS`."""
 
@@ -72,6 +78,35 @@ class Settings(BaseModel):
         le=64,
         description="processes that speak HTTP; with more than one, each reads and writes bodies "
         "beside the one process that computes",
+    )
+    ray: str | None = Field(
+        None,
+        description="Ray cluster to serve on: HOST:PORT, auto or local; default: none, this "
+        "process computes; needs pip install 'candor[ray]'",
+    )
+    ray_replicas: str = Field(
+        "1",
+        pattern=r"^[1-9]\d{0,3}(-[1-9]\d{0,3})?$",
+        description="processes there that compute: a number, or LEAST-MOST, as many as the "
+        "requests that run and wait need",
+    )
+    ray_doors: str = Field(
+        "1",
+        pattern=r"^[1-9]\d{0,3}(-[1-9]\d{0,3})?$",
+        description="processes there that speak HTTP: a number, or LEAST-MOST",
+    )
+    ray_waiting: float = Field(
+        16.0,
+        gt=0,
+        description="requests that run and wait for each such process, above which one more starts",
+    )
+    ray_cpus: float = Field(
+        1.0, ge=0, description="processors of a process there that computes, and its threads"
+    )
+    ray_gpus: float = Field(
+        0.0,
+        ge=0,
+        description="GPUs of a process there that computes; below 1 several share one",
     )
     device: str = Field(
         "auto",
@@ -175,6 +210,12 @@ class Settings(BaseModel):
         pattern=r"^(auto|float32|bfloat16)$",
         description="of sampling: auto (bfloat16 where it is faster and its error drowns in the "
         "Monte Carlo error), float32 or bfloat16",
+    )
+    tuning: Path | None = Field(
+        None,
+        description="folder that keeps what is measured when a model loads (precision, chunks), so "
+        "that later loads on such a machine answer alike to the last bit; default: each load "
+        "measures",
     )
     drift_rows: int = Field(
         1000, gt=0, description="last rows of a calibrated model in which drift is looked for"
@@ -290,6 +331,18 @@ class Settings(BaseModel):
             raise ValueError(
                 f"CANDOR_{needless[0].upper()} is given without CANDOR_TLS_CERTIFICATE; give both "
                 "or neither"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _scaling_fits(self) -> Self:
+        for name in ("ray_replicas", "ray_doors"):
+            least, most = between(getattr(self, name))
+            if least > most:
+                raise ValueError(f"CANDOR_{name.upper()} is {least}-{most}; expected LEAST-MOST")
+        if self.ray_gpus > 1 and not self.ray_gpus.is_integer():
+            raise ValueError(
+                f"CANDOR_RAY_GPUS is {self.ray_gpus:g}; expected a share of one, or whole ones"
             )
         return self
 

@@ -27,14 +27,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "registry": GROUND | {"inference", "calibration"},
     # Measures a loaded version, so it stands on the registry; what serves does not need it.
     "assessment": GROUND | {"inference", "calibration", "registry"},
+    # How a cluster is reached, and what was measured there.
+    "cluster": GROUND | {"inference"},
     # Pools of any size, for the command line; the server is sent what it chooses from.
-    "pools": GROUND | {"inference", "calibration", "registry"},
+    "pools": GROUND | {"inference", "calibration", "registry", "cluster"},
     "store": GROUND,
     "scheduling": GROUND | {"metrics", "tracing", "inference", "calibration", "registry"},
     "api": GROUND
     | {"logs", "tracing", "metrics", "inference", "calibration", "registry", "store", "scheduling"},
+    # Wiring, as `api/app.py` and `api/server.py` are for one machine.
+    "ray_app": GROUND | {"logs", "cluster", "registry", "api"},
     "cli": GROUND
     | {
+        "cluster",
+        "ray_app",
         "logs",
         "metrics",
         "inference",
@@ -51,10 +57,11 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 ONLY_IN: dict[str, set[str]] = {
     "fastapi": {"api"},
-    "starlette": {"api"},
+    "ray": {"cluster", "pools", "ray_app"},
+    "starlette": {"api", "ray_app"},
     "fastapi_offline": {"api"},
     "uvicorn": {"api"},
-    "asyncio": {"api", "scheduling", "client"},
+    "asyncio": {"api", "ray_app", "scheduling", "client"},
     "httpx": {"client"},
     "typer": {"cli", "flags"},
     "pyarrow": {"pools", "store"},
@@ -108,6 +115,9 @@ def test_models_know_nothing_of_the_service() -> None:
         ("service.client", ("torch", "fastapi", "uvicorn")),
         ("service.calibration.conformal", ("torch", "fastapi", "pydantic")),
         ("service.api.workers.process", ("torch", "sklearn", "sqlalchemy", "matplotlib")),
+        ("service.api.replicas.door", ("torch", "sklearn", "sqlalchemy", "ray")),
+        ("service.cluster", ("torch", "ray")),
+        ("service.cli", ("ray",)),
         ("service.inference.prediction", ("fastapi", "pydantic", "uvicorn", "httpx")),
     ],
 )

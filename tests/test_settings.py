@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from service.configuration import as_toml
 from service.errors import InvalidInput
-from service.settings import load_settings, load_with_origins
+from service.settings import between, load_settings, load_with_origins
 from service.tokens import Token, find, hash_of, make_token
 
 
@@ -195,3 +195,24 @@ def test_what_is_printed_is_read_back_as_it_was(tmp_path: Path) -> None:
     again = load_settings({"config": str(tmp_path / "candor.toml")}, environment={})
     assert again == settings
     assert tomllib.loads(printed).keys() <= type(settings).model_fields.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("ray_replicas", "4-2", "expected LEAST-MOST"),
+        ("ray_replicas", "0", "--ray-replicas is '0'; expected processes there that compute"),
+        ("ray_doors", "many", "--ray-doors is 'many'"),
+        ("ray_gpus", "1.5", "a share of one, or whole ones"),
+    ],
+)
+def test_what_ray_cannot_have_is_refused(name: str, value: str, says: str) -> None:
+    with pytest.raises(InvalidInput, match=says):
+        load_settings({name: value}, environment={})
+
+
+def test_a_number_of_processes_is_fixed_or_between_two() -> None:
+    assert between("3") == (3, 3)
+    assert between("1-12") == (1, 12)
+    for gpus in ("0", "0.25", "1", "2"):
+        assert load_settings({"ray_gpus": gpus}, environment={}).ray_gpus == float(gpus)

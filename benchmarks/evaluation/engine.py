@@ -51,7 +51,7 @@ class Engine:
             passes=passes,
             precision=precision,
             to_values=functools.partial(values, task),
-            like=None if like is None else like._sampler,
+            like=None if like is None else like._sampler.tuned_as,
         )
 
     def sample(

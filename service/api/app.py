@@ -31,6 +31,7 @@ from service.api.inference_protocol import routes as inference_protocol
 from service.api.local_engine import LocalEngine
 from service.api.scope import Service
 from service.inference.devices import resources
+from service.inference.tuning import Choices
 from service.metrics import Metrics
 from service.registry.loader import Loader
 from service.registry.registry import Registry
@@ -52,8 +53,12 @@ _LAST_LOAD_S = 10.0
 log = logging.getLogger(__name__)
 
 
-def build_service(settings: Settings) -> Service:
+def build_service(settings: Settings, choices: Choices | None = None) -> Service:
     """The parts of a server, models listed and not yet loaded.
+
+    Args:
+        settings: of the server.
+        choices: of other processes, with which this one is to compute alike.
 
     Raises:
         ModelBroken: the model repository is missing.
@@ -67,7 +72,7 @@ def build_service(settings: Settings) -> Service:
     collector = _collector(settings, rules, store, metrics)
     registry = Registry(
         settings.models,
-        resources(settings),
+        resources(settings, choices),
         settings.default_model,
     )
     registry.scan()

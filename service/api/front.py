@@ -8,6 +8,7 @@ several times what reading and answering a request of one row does. The endpoint
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 import time
@@ -31,12 +32,12 @@ from service.api.precedence import Precedence
 from service.api.scope import COMING, READ_S, SPARE_S, Desk, has_come
 from service.api.security import ACCESS, Guard
 from service.api.turns import Turns
-from service.errors import CandorError, QueueFull
+from service.errors import CandorError, ClientLeft, QueueFull
 
 if TYPE_CHECKING:
     from service.tracing.spans import RequestSpans
 
-_WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
+WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 _INFER = "/infer"
 _REQUEST_ID_HEADER = b"x-request-id"
 _TRACE_HEADERS = (b"traceparent", b"tracestate")
@@ -162,6 +163,12 @@ class Front:
                 await _send(errors.answer(Request(scope, receive), error), send_noted)
                 return
             await self._through_the_app(scope, receive, receive_counted, send_noted)
+        except asyncio.CancelledError:
+            if code == 500:
+                # No answer was begun. So Ray ends a request whose client has left; it is counted.
+                left = ClientLeft("the client left before the answer was there")
+                code = errors.answer(Request(scope, receive), left).status_code
+            raise
         finally:
             self._bodies.give_back(body_bytes)
             if endpoint is None:
@@ -233,7 +240,7 @@ class Front:
         self, scope: Scope, receive: Receive, receive_counted: Receive, send: Send
     ) -> None:
         """FastAPI reads bodies whole, however large: here with the limit of all others."""
-        if scope["method"] in _WITHOUT_BODY:
+        if scope["method"] in WITHOUT_BODY:
             # Where one comes nevertheless, it is thrown away as it comes and takes no memory.
             await self.app(scope, receive, send)
             return

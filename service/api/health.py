@@ -74,6 +74,12 @@ async def metrics(request: Request) -> Response:
     """For Prometheus."""
     service = service_of(request)
     await service.gather()
+    note_states(service)
+    return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+
+def note_states(service: Service) -> None:
+    """What is not worth noting at every change: which versions are ready."""
     versions = {
         ModelRef(model.name, version.number): version
         for model in service.registry.models()
@@ -91,4 +97,3 @@ async def metrics(request: Request) -> Response:
         service.metrics.model_ready.labels(*labels).set(version.state is State.READY)
         stale = version.model is not None and version.model.uncalibrated is not None
         service.metrics.calibration_stale.labels(*labels).set(stale)
-    return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)

@@ -141,8 +141,12 @@ class Best:
         """Look at the points from number `first` on."""
         indices_B = np.arange(first, first + len(scores_B))
         allowed_B = ~np.isin(indices_B, list(exclude)) if exclude else np.ones(len(indices_B), bool)
-        indices = np.concatenate([self._indices, indices_B[allowed_B]])
-        scores = np.concatenate([self._scores, scores_B[allowed_B]])
+        self.merge(indices_B[allowed_B], scores_B[allowed_B])
+
+    def merge(self, indices_B: NDArray[np.int64], scores_B: Scores) -> None:
+        """Look at these points, as the best of a part that was looked at elsewhere."""
+        indices = np.concatenate([self._indices, indices_B])
+        scores = np.concatenate([self._scores, scores_B])
         order = np.lexsort((indices, -scores))[: self._k]
         self._indices, self._scores = indices[order], scores[order]
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 
 import torch
 
 from service.errors import InvalidInput
+from service.inference.kept_choices import KeptChoices
+from service.inference.tuning import Choices
 from service.settings import Settings
 
 
@@ -19,26 +22,41 @@ class Resources:
         memory_bytes: budget of the activations and outputs of one chunk.
         noise_bytes: budget of what a model keeps of the noise of its own seed.
         precision: `auto`, `float32` or `bfloat16`.
+        choices: of other processes, or of earlier ones, as which this one is to compute; None
+            where it measures for itself.
     """
 
     device: torch.device
     memory_bytes: int
     noise_bytes: int = 128 * 2**20
     precision: str = "auto"
+    choices: Choices | None = None
 
 
-def resources(settings: Settings) -> Resources:
+def resources(settings: Settings, choices: Choices | None = None) -> Resources:
     """What the settings say.
 
     Raises:
-        InvalidInput: a GPU was asked for that is not there.
+        InvalidInput: a GPU was asked for that is not there, or a folder that cannot be made.
     """
+    if settings.tuning is not None:
+        choices = KeptChoices(settings.tuning, choices)
     return Resources(
         pick_device(settings.device),
         settings.memory_bytes,
         settings.noise_bytes,
         settings.precision,
+        choices,
     )
+
+
+def described(device: torch.device) -> str:
+    """The device with all else of this machine that decides what is fastest on it, and rounding."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def pick_device(wanted: str) -> torch.device:

@@ -85,8 +85,9 @@ class EnsembleBatch:
         """The batch of these rows, in this order."""
         return EnsembleBatch([batch.select(keep) for batch in self._batches])
 
-    def run(self, passes: range) -> Iterator[Chunk]:
-        """See `OpenRows.run`. A chunk is what members do at a time, one after the other."""
+    def run(self, passes: range, *, interruptible: bool = True) -> Iterator[Chunk]:
+        """See `OpenRows.run`. A chunk is what members do at a time, one after the other, and as
+        large however long it takes."""
         rows = min(batch.fitting for batch in self._batches)
         if rows < len(self):
             for batch in self._batches:

@@ -19,10 +19,16 @@ class OpenRows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def run(self, passes: range) -> Iterator[Chunk]:
+    def run(self, passes: range, *, interruptible: bool = True) -> Iterator[Chunk]:
         """Every pass of every row once, in chunks of successive passes that fit the memory budget.
 
         For a given row its passes come in ascending order.
+
+        Args:
+            passes: numbers of them.
+            interruptible: whether somebody may want to stop, so that no chunk is to be waited for
+                for long. Otherwise which passes make a chunk is the same however long they take,
+                and with it how their sums round.
         """
         ...
 

@@ -125,6 +125,7 @@ class Prediction:
         }
         self._left: set[int] = set()
         self._precision = torch.float32
+        self._interruptible = True
         [masks] = {request.plan.masks for request in requests}
         batch = posterior.open(
             torch.cat([r.inputs for r in requests]) if len(requests) > 1 else requests[0].inputs,
@@ -134,14 +135,17 @@ class Prediction:
         )
         self._pauses = self._run(batch, wanted)
 
-    def advance(self, enough: Callable[[], bool] = never) -> bool:
+    def advance(self, enough: Callable[[], bool] | None = None) -> bool:
         """Run all passes that somebody waits for, or until `enough`; whether all are run.
 
         Args:
-            enough: asked between chunks.
+            enough: asked between chunks; None where nobody else waits. Then the same requests give
+                the same answers to the last bit, however long their chunks take.
         """
+        self._interruptible = enough is not None
+        asked = enough or never
         with torch.inference_mode():
-            return not any(enough() for _ in self._pauses)
+            return not any(asked() for _ in self._pauses)
 
     def _run(self, batch: OpenRows, wanted: Callable[[int], bool]) -> Iterator[None]:
         """Gives way between chunks."""
@@ -149,7 +153,7 @@ class Prediction:
         while (segment := self._progress.next()) is not None:
             if not np.array_equal(segment.rows, selected):
                 selected, part = segment.rows, batch.select(segment.rows.tolist())
-            for chunk in part.run(segment.passes):
+            for chunk in part.run(segment.passes, interruptible=self._interruptible):
                 self._add(selected[np.asarray(chunk.rows)], chunk.passes, chunk.outputs)
                 gone = [i for i in self._progress.live_requests if not wanted(i)]
                 if gone:

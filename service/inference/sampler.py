@@ -29,7 +29,7 @@ from service.inference.strategies import (
     choose_plain,
     choose_program,
 )
-from service.inference.workers import Workers
+from service.inference.workers import Workers, workers
 from service.types import Masks
 
 log = logging.getLogger(__name__)
@@ -106,6 +106,7 @@ class Sampler:
         bank: of the noise of the model's own seed.
         precision: that passes are computed in.
         form: of the program.
+        words: on what was chosen for it.
     """
 
     members = 1
@@ -124,6 +125,7 @@ class Sampler:
         bank: NoiseBank,
         precision: str,
         form: tuning.Form | None = None,
+        words: Sequence[str] = (),
     ) -> None:
         self._network = network
         self.dropping = dropping
@@ -131,6 +133,7 @@ class Sampler:
         self.device = device
         self.precision = precision
         self.form = form
+        self._words = tuple(words)
         self.memory_bytes = memory_bytes
         self._plain = plain
         self._program = program
@@ -198,9 +201,22 @@ class Sampler:
         kept = max(1, self.memory_bytes // max(1, cost.boundary))
         return min(opened, kept), kept
 
-    def tuned_like(self, other: Sampler) -> Sampler:
+    @property
+    def tuned_as(self) -> tuning.Tuned:
+        """All that was measured of it, or taken over."""
+        return tuning.Tuned(
+            self.form,
+            self._words,
+            self._alone,
+            None if self._several is None else self._several[0],
+            torch.get_num_threads(),
+        )
+
+    def tuned_like(self, tuned: tuning.Tuned) -> Sampler:
         """Itself, with chunks as they were measured to run fastest for another of its kind."""
-        self._alone, self._several = other._alone, other._several
+        self._alone = tuned.chunk
+        if tuned.own_chunk is not None:
+            self._several = tuned.own_chunk, workers(tuned.threads)
         return self
 
     def tuned(self, example: Callable[[int], Tensor], passes: int) -> Sampler:
@@ -217,7 +233,9 @@ class Sampler:
                 )
                 if several is not None:
                     self._several = several
-                    reason = f"{self.strategy.reason}; long runs {len(several[1])} chunks at a time"
+                    word = f"long runs {len(several[1])} chunks at a time"
+                    self._words = (*self._words, word)
+                    reason = f"{self.strategy.reason}; {word}"
                     self.strategy = Choice(self.strategy.name, reason)
         return self
 
@@ -284,11 +302,9 @@ class Batch:
     def __len__(self) -> int:
         return len(self._seeds)
 
-    def run(self, passes: range) -> Iterator[Chunk]:
-        """Every pass of every row once, in chunks that fit the memory budget.
-
-        For a given row its passes come in ascending order.
-        """
+    def run(self, passes: range, *, interruptible: bool = True) -> Iterator[Chunk]:
+        """See `OpenRows.run`."""
+        longest_s = _GATHERED_S if interruptible else math.inf
         for groups in self._layouts(len(passes)):
             if len(groups) > 1:
                 places = [place for group in groups for place in group]
@@ -296,7 +312,7 @@ class Batch:
                 yield from self._attempt(boundary, places, len(groups), passes, passes.stop)
             else:
                 limit = self._sampler.memory_bytes // _SAMPLE_BYTES
-                yield from _gathered(self._run_group(groups[0], passes), limit)
+                yield from _gathered(self._run_group(groups[0], passes), limit, longest_s)
 
     def select(self, keep: Sequence[int]) -> Batch:
         """The batch of these rows, in this order."""
@@ -453,10 +469,10 @@ def on_device(inputs: Tensor, device: torch.device) -> Tensor:
 _GATHERED_S = 0.05
 
 
-def _gathered(chunks: Iterator[Chunk], limit_bytes: int) -> Iterator[Chunk]:
+def _gathered(chunks: Iterator[Chunk], limit_bytes: int, longest_s: float) -> Iterator[Chunk]:
     """Successive passes of the same rows as one chunk, so that reducing it costs little beside it.
 
-    But not for long: whoever takes the chunks may want to stop.
+    But not for longer than that: whoever takes the chunks may want to stop.
     """
     waiting: list[Chunk] = []
     size, since = 0, time.monotonic()
@@ -466,7 +482,7 @@ def _gathered(chunks: Iterator[Chunk], limit_bytes: int) -> Iterator[Chunk]:
             waiting, size = [], 0
         waiting.append(chunk)
         size += chunk.outputs.nbytes
-        if size >= limit_bytes or time.monotonic() - since >= _GATHERED_S:
+        if size >= limit_bytes or time.monotonic() - since >= longest_s:
             yield _together(waiting)
             waiting, size, since = [], 0, time.monotonic()
     if waiting:
@@ -495,7 +511,7 @@ def build_sampler(
     deterministic: bool = False,
     off: str = "",
     variable: Collection[int] = (),
-    like: Sampler | None = None,
+    like: tuning.Tuned | None = None,
 ) -> Sampler:
     """Find what drops out in a network, verify it and choose how to sample it.
 
@@ -513,7 +529,7 @@ def build_sampler(
         deterministic: take a network in which nothing drops; all its passes are the same.
         off: why what drops out is to stay off in every pass; empty where it is on.
         variable: dimensions of the inputs, beside the first, that may vary.
-        like: of another network of the same architecture: what was measured for it is taken over;
+        like: what was measured for another network of the same architecture, which is taken over;
             what verifies the network is not.
 
     Raises:
@@ -530,6 +546,7 @@ def build_sampler(
     program, reason = choose_program(network, dropping, example, variable)
     own_precision = _precision_of(network)
     sentences = [reason]
+    words: Sequence[str] = ()
     form: tuning.Form | None = None
     recorded: Recorded | None = None
     if program is None:
@@ -538,7 +555,7 @@ def build_sampler(
         choice = Choice(plain.name, f"no sampling program: {reason}; {plain.reason}")
     else:
         if like is not None and like.form is not None:
-            form = like.form
+            form, words = like.form, like.words
             with torch.inference_mode():
                 program = form.of(program)
         else:
@@ -546,7 +563,7 @@ def build_sampler(
             program, form, words = tuning.choose_form(
                 program, precision, example, to_values, passes, bank, own_precision
             )
-            sentences += words
+        sentences += words
         own_precision = form.precision
         if device.type == "cuda":
             recorded, refusal = record(program, example(3), NoiseBank(seed, noise_bytes))
@@ -564,6 +581,7 @@ def build_sampler(
         bank=NoiseBank(seed, noise_bytes),
         precision=own_precision,
         form=form,
+        words=words,
     )
     return sampler.tuned(example, passes) if like is None else sampler.tuned_like(like)
 

@@ -6,9 +6,10 @@ import functools
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from math import ceil
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -352,6 +353,58 @@ class Form:
             program = program.in_precision(torch.bfloat16, prefix=self.prefix)
         program.thin_from(self.thinned_from)
         return program
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """All that was measured of one network, to be had by another of the same architecture.
+
+    Whoever takes it over computes as the other does, to the last bit on a processor like its own:
+    what is measured differs from load to load, and other chunks round otherwise.
+
+    Args:
+        form: of its program; None where it has none.
+        words: on what was chosen.
+        chunk: rows × passes that run fastest together.
+        own_chunk: of each thread, where long runs are cut into chunks that run side by side.
+        threads: of PyTorch, where it was measured.
+    """
+
+    form: Form | None
+    words: tuple[str, ...]
+    chunk: int | None
+    own_chunk: int | None
+    threads: int
+
+    def written(self) -> dict[str, Any]:
+        """In a form that JSON holds."""
+        return asdict(self)
+
+    @classmethod
+    def read(cls, written: Mapping[str, Any]) -> Self:
+        """What `written` gave."""
+        form = written["form"]
+        words = tuple(written["words"])
+        return cls(**{**written, "form": None if form is None else Form(**form), "words": words})
+
+
+class Choices(Protocol):
+    """What was chosen for versions, for processes that are to compute alike."""
+
+    def known(self, key: str) -> Tuned | None:
+        """What another has measured; None where it is this one's to measure and to say.
+
+        Waits while another measures.
+        """
+        ...
+
+    def measured(self, key: str, tuned: Tuned) -> None:
+        """Say what was measured."""
+        ...
+
+    def given_up(self, key: str) -> None:
+        """Say that it was not measured after all."""
+        ...
 
 
 def choose_form(

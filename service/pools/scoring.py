@@ -3,17 +3,20 @@
 Parts are written whole under their number beside the result, and become one file when the last is
 there. What they are made under (pool, weights, T, seed, masks, precision) is written down first:
 another run takes parts over only where all of that is the same, so that a run that was killed and
-begun again ends with the table that it would have ended with, but for rounding (see `Earlier`).
+begun again ends with the table that it would have ended with, but for rounding (see `Earlier`), and
+without that where what is measured at a load is kept (CANDOR_TUNING).
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +82,7 @@ class Earlier:
 
     Args:
         rows: that it did not have to do again.
-        alike: whether this run computes the first of them to the last bit. It may not where other
+        alike: whether this run computes some of them to the last bit. It may not where other
             chunks were measured to be fastest when the model loaded, or on another machine: the
             rest of the table is then rounded otherwise.
     """
@@ -110,13 +113,10 @@ def score(
     Raises:
         InvalidInput: rows that the model does not take, or a file that cannot be written.
     """
-    if output.suffix.lower() != ".parquet":
-        raise InvalidInput(f"{output} should end in .parquet, which it is", field="out")
-    parts = output.with_name(f"{output.name}.parts")
-    try:
-        done = _begin(parts, _made_of(model, pool, plan))
+    with writable(output) as parts:
+        done = contiguous(begin(parts, made_of(model, pool, plan)))
         first = done * PART_ROWS
-        alike = not done or _computes_alike(model, pool, plan, _part(parts, 0))
+        alike = not done or computes_alike(model, pool, plan, parts, 0)
         progress(min(first, pool.rows), pool.rows)
         writer = _Writer(parts, done)
         try:
@@ -125,9 +125,22 @@ def score(
             writer.finish(output)
         finally:
             writer.close()
+    return Earlier(min(first, pool.rows), alike)
+
+
+@contextmanager
+def writable(output: Path) -> Iterator[Path]:
+    """The folder of a table's parts, while they are written.
+
+    Raises:
+        InvalidInput: the table would not be what its name says, or cannot be written.
+    """
+    if output.suffix.lower() != ".parquet":
+        raise InvalidInput(f"{output} should end in .parquet, which it is", field="out")
+    try:
+        yield output.with_name(f"{output.name}.parts")
     except OSError as error:
         raise InvalidInput(f"{output} cannot be written: {error}", field="out") from error
-    return Earlier(min(first, pool.rows), alike)
 
 
 def score_rows(
@@ -144,7 +157,8 @@ def score_rows(
     return answer
 
 
-def _made_of(model: LoadedModel, pool: Pool, plan: SamplePlan) -> MadeOf:
+def made_of(model: LoadedModel, pool: Pool, plan: SamplePlan) -> MadeOf:
+    """Of a table of this pool, by this model."""
     found = pool.path.stat()
     return MadeOf(
         pool=str(pool.path.resolve()),
@@ -162,7 +176,7 @@ def _made_of(model: LoadedModel, pool: Pool, plan: SamplePlan) -> MadeOf:
     )
 
 
-def _begin(parts: Path, made_of: MadeOf) -> int:
+def begin(parts: Path, made_of: MadeOf) -> set[int]:
     """Parts that are there already; those of other rows, weights or passes are thrown away."""
     note = parts / _MADE_OF
     try:
@@ -173,24 +187,35 @@ def _begin(parts: Path, made_of: MadeOf) -> int:
         shutil.rmtree(parts, ignore_errors=True)
         parts.mkdir(parents=True)
         write_atomically(note, json.dumps(asdict(made_of), indent=2).encode() + b"\n")
-    done = 0
-    while _part(parts, done).is_file():
-        done += 1
-    return done
+    return {int(file.stem) for file in parts.glob("*.arrow") if file.stem.isdecimal()}
 
 
-def _computes_alike(model: LoadedModel, pool: Pool, plan: SamplePlan, part: Path) -> bool:
-    batch = _first_batch(pool)
-    found = _batch(model, score_rows(model, batch, 0, plan, FIELDS), 0)
-    known = _read_part(part).slice(0, len(batch))
+def contiguous(numbers: Collection[int]) -> int:
+    """How many parts there are without a gap from the first on."""
+    return next(number for number in itertools.count() if number not in numbers)
+
+
+def computes_alike(
+    model: LoadedModel, pool: Pool, plan: SamplePlan, parts: Path, number: int
+) -> bool:
+    """Whether this process computes the first rows of a part as it is there already.
+
+    Args:
+        model: loaded.
+        pool: of the rows.
+        plan: of the table.
+        parts: folder of the parts.
+        number: of the part.
+    """
+    first = number * PART_ROWS
+    rows = pool.take(range(first, min(first + min(ROWS_AT_ONCE, PART_ROWS), pool.rows)))
+    found = _batch(model, score_rows(model, rows, first, plan, FIELDS), first)
+    known = _read_part(part_file(parts, number)).slice(0, len(rows))
     return bool(pa.Table.from_batches([found]).equals(known))
 
 
-def _first_batch(pool: Pool) -> NDArray[Any]:
-    return pool.take(range(min(ROWS_AT_ONCE, PART_ROWS, pool.rows)))
-
-
-def _part(parts: Path, number: int) -> Path:
+def part_file(parts: Path, number: int) -> Path:
+    """Where a part lies."""
     return parts / f"{number:06}.arrow"
 
 
@@ -203,14 +228,33 @@ def _tables(
 ) -> Iterator[pa.Table]:
     start = first
     for rows in pool.parts(first, PART_ROWS):
-        batches = []
-        for offset in range(0, len(rows), ROWS_AT_ONCE):
-            part = rows[offset : offset + ROWS_AT_ONCE]
-            fields = score_rows(model, part, start + offset, plan, FIELDS)
-            batches.append(_batch(model, fields, start + offset))
-            progress(start + offset + len(part), pool.rows)
-        yield pa.Table.from_batches(batches)
+        yield table_of(model, rows, start, plan, lambda done: progress(done, pool.rows))
         start += len(rows)
+
+
+def table_of(
+    model: LoadedModel,
+    rows: NDArray[Any],
+    first: int,
+    plan: SamplePlan,
+    progress: Callable[[int], None],
+) -> pa.Table:
+    """The part of a table that begins with that row of the pool.
+
+    Args:
+        model: loaded.
+        rows: of the part, [B, D...].
+        first: number of the first in the pool.
+        plan: of the table.
+        progress: called after every batch with the number of the row after it.
+    """
+    batches = []
+    for offset in range(0, len(rows), ROWS_AT_ONCE):
+        part = rows[offset : offset + ROWS_AT_ONCE]
+        fields = score_rows(model, part, first + offset, plan, FIELDS)
+        batches.append(_batch(model, fields, first + offset))
+        progress(first + offset + len(part))
+    return pa.Table.from_batches(batches)
 
 
 def _batch(model: LoadedModel, fields: Fields, first: int) -> pa.RecordBatch:
@@ -234,6 +278,23 @@ def _batch(model: LoadedModel, fields: Fields, first: int) -> pa.RecordBatch:
 def _labels(model: LoadedModel, array: NDArray[Any]) -> Any:
     multilabel = model.manifest.task is Task.MULTILABEL
     return pa.array((held if multilabel else named)(model.manifest, array))
+
+
+def write_part(path: Path, table: pa.Table) -> None:
+    """Write a part: there as a whole, or not at all."""
+    unfinished = path.with_suffix(".unfinished")
+    with pa.ipc.new_file(unfinished, table.schema) as sink:
+        sink.write_table(table)
+    os.replace(unfinished, path)
+
+
+def join(parts: Path, count: int, output: Path) -> None:
+    """Make the table of all its parts, which are there."""
+    writer = _Writer(parts, count)
+    try:
+        writer.finish(output)
+    finally:
+        writer.close()
 
 
 class _Writer:
@@ -273,14 +334,10 @@ class _Writer:
             self._joined.close()
 
     def _take_over(self, number: int) -> None:
-        self._append(_read_part(_part(self._parts, number)))
+        self._append(_read_part(part_file(self._parts, number)))
 
     def _write(self, number: int, table: pa.Table) -> None:
-        path = _part(self._parts, number)
-        unfinished = path.with_suffix(".unfinished")
-        with pa.ipc.new_file(unfinished, table.schema) as sink:
-            sink.write_table(table)
-        os.replace(unfinished, path)
+        write_part(part_file(self._parts, number), table)
         self._append(table)
 
     def _append(self, table: pa.Table) -> None:

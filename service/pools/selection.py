@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.inference import acquisition
+from service.inference.acquisition import Scores
 from service.inference.choosing import (
     BATCH_BALD,
     Best,
@@ -44,14 +47,57 @@ def select_from_pool(
     point gains more in a batch than alone.
     """
     plan = plan_of(strategy, plan)
-    alone = "bald" if strategy == BATCH_BALD else strategy
-    kept = k
-    if strategy == BATCH_BALD:
-        kept = max(k, min(CANDIDATES, _SAMPLE_NUMBERS // _width(model, pool, plan)))
+    best = Best(kept_of(model, pool, strategy, k, plan))
+    for first, fields in _parts(model, pool, plan, acquisition.NEEDS[alone(strategy)], progress):
+        best.add(_scored(model, fields, strategy, plan, first), first, exclude)
+    return choose_among(model, pool, strategy, k, plan, best)
+
+
+def alone(strategy: str) -> str:
+    """By which points are first looked at one by one."""
+    return "bald" if strategy == BATCH_BALD else strategy
+
+
+def kept_of(model: LoadedModel, pool: Pool, strategy: str, k: int, plan: SamplePlan) -> int:
+    """How many points are kept of those that are looked at one by one."""
+    if strategy != BATCH_BALD:
+        return k
+    return max(k, min(CANDIDATES, _SAMPLE_NUMBERS // _width(model, pool, plan)))
+
+
+def best_of_part(
+    model: LoadedModel,
+    rows: NDArray[Any],
+    first: int,
+    strategy: str,
+    plan: SamplePlan,
+    kept: int,
+    exclude: Collection[int] = (),
+) -> Chosen:
+    """The best of a part of a pool, one by one.
+
+    Args:
+        model: loaded.
+        rows: of the part, [B, D...].
+        first: number of the first in the pool.
+        strategy: of the choice.
+        plan: of `plan_of`.
+        kept: as `kept_of` says of the pool.
+        exclude: numbers of rows that are not to be chosen.
+    """
     best = Best(kept)
-    for first, fields in _parts(model, pool, plan, acquisition.NEEDS[alone], progress):
-        scores_B = acquisition.SCORES[alone](fields, model.manifest.task)
-        best.add(with_noise(scores_B, alone, plan.seed, first), first, exclude)
+    wanted = acquisition.NEEDS[alone(strategy)]
+    for offset in range(0, len(rows), ROWS_AT_ONCE):
+        number = first + offset
+        fields = score_rows(model, rows[offset : offset + ROWS_AT_ONCE], number, plan, wanted)
+        best.add(_scored(model, fields, strategy, plan, number), number, exclude)
+    return best.chosen()
+
+
+def choose_among(
+    model: LoadedModel, pool: Pool, strategy: str, k: int, plan: SamplePlan, best: Best
+) -> Chosen:
+    """The choice, from the best of the whole pool one by one."""
     if strategy != BATCH_BALD:
         return best.chosen()
     candidates = sorted(best.chosen().indices)
@@ -62,6 +108,13 @@ def select_from_pool(
     ]
     found = together(_joined(answers), model.manifest.task, k, plan.seed, ())
     return Chosen([candidates[index] for index in found.indices], found.scores)
+
+
+def _scored(
+    model: LoadedModel, fields: Fields, strategy: str, plan: SamplePlan, first: int
+) -> Scores:
+    scores_B = acquisition.SCORES[alone(strategy)](fields, model.manifest.task)
+    return with_noise(scores_B, alone(strategy), plan.seed, first)
 
 
 def _parts(

@@ -13,7 +13,7 @@ from service.calibration.artifact import Calibration, stale_for_request
 from service.inference import prediction
 from service.inference.fields import Fields
 from service.inference.posterior import Posterior
-from service.inference.prediction import Prediction, Request, never
+from service.inference.prediction import Prediction, Request
 from service.types import Task
 
 
@@ -47,7 +47,7 @@ class CalibratedPrediction:
             wanted,
         )
 
-    def advance(self, enough: Callable[[], bool] = never) -> bool:
+    def advance(self, enough: Callable[[], bool] | None = None) -> bool:
         """See `Prediction.advance`."""
         return self._sampled.advance(enough)
 

@@ -23,6 +23,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from service import __version__
 from service.calibration.apply import CALIBRATED_FIELDS
 from service.calibration.artifact import FILE as CALIBRATION
 from service.calibration.artifact import (
@@ -33,7 +34,7 @@ from service.calibration.artifact import (
 )
 from service.errors import CalibrationFailed, CandorError, ModelBroken
 from service.inference import prediction
-from service.inference.devices import Resources
+from service.inference.devices import Resources, described
 from service.inference.ensemble import Ensemble
 from service.inference.fields import FIELDS, ROWS_SECOND, SUMMARY_FIELDS, Fields
 from service.inference.graph import GraphNetwork
@@ -43,6 +44,7 @@ from service.inference.posterior import Posterior
 from service.inference.prediction import Prediction, Request, always
 from service.inference.sampler import Sampler, build_sampler
 from service.inference.sites import output_tensor
+from service.inference.tuning import Tuned
 from service.registry import repository
 from service.registry.archive import FILE as ARCHIVE
 from service.registry.archive import load_archive
@@ -133,11 +135,15 @@ def load_version(
     note = read_note(folder / str(ref.version))
     off = "" if note.dropout else f"dropout is off, as {NOTE} says"
     members: list[_Member] = []
-    for number, file in enumerate(files):
-        with _explained(folder, manifest, file.name if len(files) > 1 else ""):
-            first = members[0] if members else None
-            shared = _share(resources, len(files))
-            members.append(_load_member(folder, file, number, manifest, shared, first, off))
+    shared = _share(resources, len(files))
+    with _alike(folder, ref, manifest, shared) as tuned:
+        for number, file in enumerate(files):
+            with _explained(folder, manifest, file.name if len(files) > 1 else ""):
+                first = members[0] if members else None
+                like = tuned.value if first is None else first.sampler.tuned_as
+                member = _load_member(folder, file, number, manifest, shared, first, like, off)
+                members.append(member)
+        tuned.value = members[0].sampler.tuned_as
     networks, samplers = [m.network for m in members], [m.sampler for m in members]
     sampler: Posterior = samplers[0] if len(samplers) == 1 else Ensemble(samplers)
     drops = any(one.dropping.sites for one in samplers)
@@ -183,6 +189,50 @@ def load_version(
     with _explained(folder, manifest, ""):
         _warm(loaded, members[0].example)
     return loaded
+
+
+@dataclass(slots=True)
+class _Shared:
+    """What was measured of a version, here or by another process."""
+
+    value: Tuned | None = None
+
+
+@contextmanager
+def _alike(
+    folder: Path, ref: ModelRef, manifest: Manifest, resources: Resources
+) -> Iterator[_Shared]:
+    """What another process has measured of this version, or the place for what this one does.
+
+    What the network's code imports is not known before it is built; that changes what is fastest
+    no more than other weights do.
+    """
+    shared, choices = _Shared(), resources.choices
+    weights = _digest(folder, ref, manifest) if choices is not None else None
+    if choices is None or weights is None:
+        yield shared
+        return
+    budget = f"{resources.memory_bytes}, {resources.noise_bytes} bytes, {resources.precision}"
+    of = f"{ref}, {weights}, {manifest.passes} passes, {manifest.masks}, {manifest.seed}"
+    key = f"{__version__}: {of}; {described(resources.device)}; {budget}"
+    known = shared.value = choices.known(key)
+    try:
+        yield shared
+    except BaseException:
+        if known is None:
+            choices.given_up(key)
+        raise
+    if known is None:
+        assert shared.value is not None, "said by whoever measured"
+        choices.measured(key, shared.value)
+
+
+def _digest(folder: Path, ref: ModelRef, manifest: Manifest) -> str | None:
+    """Of what is there; None where something is missing, which who reads it says in words."""
+    try:
+        return repository.weights_digest(folder, ref.version, manifest)
+    except OSError:
+        return None
 
 
 def _warm(loaded: LoadedModel, example: Callable[[int], Tensor]) -> None:
@@ -262,6 +312,7 @@ def _load_member(
     manifest: Manifest,
     resources: Resources,
     first: _Member | None,
+    like: Tuned | None,
     off: str,
 ) -> _Member:
     """Read one file of weights and verify its network.
@@ -273,6 +324,7 @@ def _load_member(
         manifest: of the model.
         resources: its share of them.
         first: the first member, which the others have to be alike.
+        like: what was measured before; None where it is to be measured now.
         off: why nothing is to drop; empty where dropout is on.
     """
     if file.suffix == Path(ARCHIVE).suffix:
@@ -299,7 +351,7 @@ def _load_member(
         deterministic=manifest.deterministic,
         off=off,
         variable=[i + 1 for i, size in enumerate(manifest.input.shape) if size == -1],
-        like=None if first is None else first.sampler,
+        like=like,
     )
     return _Member(network, sampler, example, output_shape)
 

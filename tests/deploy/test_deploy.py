@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.api import connections, errors
 from service.metrics import Metrics
+from service.settings import load_settings
 from service.types import ModelRef
 
 ROOT = Path(__file__).parents[2]
@@ -281,3 +282,17 @@ def test_compose_mounts_files_where_those_who_read_them_look() -> None:
     [target] = scrape["static_configs"][0]["targets"]
     assert target.split(":")[0] in services
     assert scrape["job_name"] == "candor"
+
+
+def test_the_files_for_ray_hold_settings_that_go_together() -> None:
+    by_file = load_settings({"config": str(DEPLOY / "ray" / "candor.toml")}, environment={})
+    assert by_file.ray == "auto"
+    serve = read(DEPLOY / "ray" / "serve.yaml")
+    [application] = serve["applications"]
+    module, function = application["import_path"].split(":")
+    assert module == "service.ray_app"
+    assert f"\ndef {function}(" in (ROOT / "service" / "ray_app.py").read_text()
+    by_serve = load_settings(application["args"], environment={})
+    for name in ("models", "ray_replicas", "ray_cpus", "ray_doors"):
+        assert getattr(by_serve, name) == getattr(by_file, name), name
+    assert serve["http_options"] == {"host": by_file.host, "port": by_file.port}

@@ -33,7 +33,7 @@ from tests.e2e.forking import Forked
 
 SHIPPED = Path(__file__).parents[2] / "models"
 _ADDRESS = re.compile(r"https?://[\d.]+:\d+")
-_START_S = 120.0
+_START_S = 240.0
 _TRUSTED = httpx.create_ssl_context()
 """Those whom the system trusts. To read who they are takes longer than most requests."""
 

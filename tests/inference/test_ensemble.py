@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 from typing import Any
 
 import numpy as np
@@ -268,11 +269,15 @@ def test_what_is_measured_is_measured_of_the_first_member(monkeypatch: pytest.Mo
 
     for function in ("choose_form", "time_chunks", "choose_workers"):
         monkeypatch.setattr(tuning, function, measured_again)
+    written = json.dumps(first.tuned_as.written())
+    like = tuning.Tuned.read(json.loads(written))
     second = build_sampler(
-        network_of(name, 1), example(name), device=CPU, memory_bytes=2**26, like=first
+        network_of(name, 1), example(name), device=CPU, memory_bytes=2**26, like=like
     )
     inputs = example(name)(5)
     assert second.form == first.form
+    assert second.tuned_as == first.tuned_as
+    assert second.strategy == first.strategy
     assert second.chunking(inputs, 10**6) == first.chunking(inputs, 10**6)
     expected = outputs_of(samplers_of(name)[1], inputs, 9)
     torch.testing.assert_close(outputs_of(second, inputs, 9), expected, rtol=0, atol=1e-5)

@@ -79,6 +79,22 @@ def test_chunks_cover_every_pass_of_every_row_once_and_in_order(
     assert seen == [list(range(3, 9))] * 5
 
 
+def test_what_nobody_interrupts_has_the_same_chunks_however_long_they_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sampler = new_sampler_of("mlp")
+    monkeypatch.setattr(sampler, "_alone", 5)
+    batch = sampler.open(example("mlp")(5), Masks.SHARED, [0] * 5, range(5))
+
+    def passes(*, interruptible: bool) -> list[int]:
+        return [len(chunk.passes) for chunk in batch.run(range(12), interruptible=interruptible)]
+
+    for longest_s in (0.0, 1000.0):
+        monkeypatch.setattr("service.inference.sampler._GATHERED_S", longest_s)
+        assert passes(interruptible=False) == [12]
+        assert passes(interruptible=True) == ([1] * 12 if longest_s == 0.0 else [12])
+
+
 @pytest.mark.parametrize("masks", list(Masks))
 def test_rows_of_several_seeds_are_each_what_they_are_alone(masks: Masks) -> None:
     sampler, inputs = sampler_of("mlp"), example("mlp")(4)

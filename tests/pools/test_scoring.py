@@ -148,3 +148,22 @@ def test_a_file_that_cannot_be_written_is_said(
     ):
         with pytest.raises(InvalidInput, match=words):
             scoring.score(model, pool, output, plan, nothing)
+
+
+def test_parts_that_came_in_another_order_are_taken_over_up_to_the_first_gap(
+    model: LoadedModel, pool: Pool, tmp_path: Path
+) -> None:
+    plan = model.manifest.plan_for()
+    scoring.score(model, pool, tmp_path / "whole.parquet", plan, nothing)
+    output = tmp_path / "scores.parquet"
+    for gap, done in ((0, 0), (1, 100)):
+        with pytest.raises(_Killed):
+            scoring.score(model, pool, output, plan, killed_after(ROWS))
+        parts = tmp_path / "scores.parquet.parts"
+        (parts / "of-others.arrow").touch()
+        known = scoring.begin(parts, scoring.made_of(model, pool, plan))
+        assert known >= {0, 1}
+        scoring.part_file(parts, gap).unlink()
+        assert scoring.score(model, pool, output, plan, nothing).rows == done
+        assert output.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+        output.unlink()

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from service.inference.choosing import BATCH_BALD, Chosen, needs, select, strategies_of
+from service.inference.choosing import (
+    BATCH_BALD,
+    Best,
+    Chosen,
+    needs,
+    plan_of,
+    select,
+    strategies_of,
+)
 from service.inference.prediction import Request
 from service.pools import selection
 from service.pools.readers import Pool, open_pool
@@ -80,3 +88,26 @@ def test_of_a_large_pool_candidates_are_those_that_say_most_alone(
     alone = select_from_pool(model, pool, "bald", 40, plan, nothing)
     assert set(found.indices) <= set(alone.indices)
     assert found.indices[0] == alone.indices[0]
+
+
+def test_the_best_of_parts_that_others_looked_at_are_those_of_the_whole(
+    model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "ROWS_AT_ONCE", 50)
+    monkeypatch.setattr(selection, "CANDIDATES", 40)
+    pool = pool_of(tmp_path, model)
+    part_rows = 100
+    for strategy in strategies_of(model.manifest.task):
+        plan = plan_of(strategy, model.manifest.plan_for())
+        kept = selection.kept_of(model, pool, strategy, 12, plan)
+        best = Best(kept)
+        # In whatever order they come.
+        for first in (200, 0, 100):
+            rows = next(pool.parts(first, part_rows))
+            found = selection.best_of_part(model, rows, first, strategy, plan, kept, exclude=[5])
+            best.merge(np.array(found.indices), np.array(found.scores))
+        chosen = selection.choose_among(model, pool, strategy, 12, plan, best)
+        expected = select_from_pool(
+            model, pool, strategy, 12, model.manifest.plan_for(), nothing, exclude=[5]
+        )
+        assert chosen == expected, strategy

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import py_compile
 import sys
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from service.errors import ModelBroken
+from service.inference import tuning
 from service.inference.devices import Resources
+from service.inference.sampler import Sampler
+from service.inference.tuning import Tuned
 from service.registry.loading import LoadedModel, build_network, load_version
 from service.registry.manifest import read_manifest
 from service.types import ModelRef
+from tests import repositories
 from tests.repositories import write_model
 
 DROPOUT = "nn.Dropout(0.5)"
@@ -191,3 +197,77 @@ def test_versions_have_their_own_weights(tmp_path: Path) -> None:
     folder = write_model(tmp_path, "mine")
     with pytest.raises(ModelBroken, match=r"2/weights\.safetensors is missing; save"):
         load(folder, version=2)
+
+
+class Others:
+    """Other processes: what they have measured, and what they are told."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, Tuned] = {}
+        self.given_up_on: list[str] = []
+
+    def known(self, key: str) -> Tuned | None:
+        return self.told.get(key)
+
+    def measured(self, key: str, tuned: Tuned) -> None:
+        assert key not in self.told
+        self.told[key] = tuned
+
+    def given_up(self, key: str) -> None:
+        self.given_up_on.append(key)
+
+
+def load_beside(others: Others, folder: Path) -> LoadedModel:
+    return load_version(
+        folder.parent,
+        folder,
+        ModelRef(folder.name, 1),
+        read_manifest(folder),
+        Resources(torch.device("cpu"), memory_bytes=2**24, choices=others),
+    )
+
+
+def test_what_one_process_has_measured_another_takes_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = Others()
+    folder = write_model(tmp_path, "mine")
+    first = load_beside(others, folder)
+    [(key, tuned)] = others.told.items()
+    assert isinstance(first.sampler, Sampler)
+    assert tuned == first.sampler.tuned_as
+
+    def measured_again(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(tuning, "choose_form", measured_again)
+    monkeypatch.setattr(tuning, "time_chunks", measured_again)
+    others.told[key] = dataclasses.replace(tuned, chunk=17)
+    second = load_beside(others, folder)
+    assert isinstance(second.sampler, Sampler)
+    assert second.sampler.chunking(torch.zeros(1, 4)).row_passes == 17
+    assert second.sampler.strategy == first.sampler.strategy
+
+
+def test_what_was_measured_of_other_weights_is_another_matter(tmp_path: Path) -> None:
+    others = Others()
+    folder = write_model(tmp_path, "mine")
+    load_beside(others, folder)
+    file = folder / "1" / "weights.safetensors"
+    safetensors.torch.save_model(repositories.build_network(folder, seed=1), str(file))
+    load_beside(others, folder)
+    assert len(others.told) == 2
+
+
+def test_who_cannot_load_it_after_all_lets_others_measure(tmp_path: Path) -> None:
+    others = Others()
+    folder = write_model(tmp_path, "mine")
+    (folder / "network.py").write_text("def build():\n    raise ValueError('no such layer')\n")
+    with pytest.raises(ModelBroken, match="no such layer"):
+        load_beside(others, folder)
+    assert not others.told
+    assert len(others.given_up_on) == 1
+    (folder / "network.py").unlink()
+    with pytest.raises(ModelBroken, match=r"network\.py is missing"):
+        load_beside(others, folder)
+    assert len(others.given_up_on) == 1
