@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -106,10 +107,10 @@ def serving(image: Image, **variables: str) -> Iterator[Running]:
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_until_ready(url, process)
-        yield Running(url, process, _child(process.pid))
+        [number] = _children(process.pid)
+        yield Running(url, process, number)
     finally:
-        process.kill()
-        process.communicate()
+        _end(process)
 
 
 def _wait_until_ready(url: str, process: subprocess.Popen[str]) -> None:
@@ -121,13 +122,24 @@ def _wait_until_ready(url: str, process: subprocess.Popen[str]) -> None:
         except httpx.TransportError:
             pass
         time.sleep(0.2)
+    raise AssertionError(f"it did not start: {_end(process)}")
+
+
+def _end(process: subprocess.Popen[str]) -> str:
+    """Kill it, and what it started; what that printed."""
+    # `unshare` would have its child die with it, which is forgotten when that changes its user.
+    for number in _children(process.pid):
+        os.kill(number, signal.SIGKILL)
     process.kill()
-    raise AssertionError(f"it did not start: {process.communicate()[0]}")
+    return process.communicate()[0]
 
 
-def _child(number: int) -> int:
-    [found] = Path(f"/proc/{number}/task/{number}/children").read_text().split()
-    return int(found)
+def _children(number: int) -> list[int]:
+    try:
+        found = Path(f"/proc/{number}/task/{number}/children").read_text()
+    except OSError:
+        return []
+    return [int(child) for child in found.split()]
 
 
 def _buildah(*words: str) -> str:

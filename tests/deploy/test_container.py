@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,8 +143,12 @@ def test_it_has_no_right_that_it_could_lose(server: Running, image: Image) -> No
 def test_samples_are_kept_in_the_volume(server: Running, image: Image) -> None:
     body = {"model": "co2", "inputs": [[1999.25]]}
     assert httpx.post(f"{server.url}/predict", json=body, timeout=60.0).status_code == 200
+    # It is kept behind the answer.
+    until_s = time.monotonic() + 60.0
+    while not httpx.get(f"{server.url}/samples", timeout=60.0).json()["samples"]:
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
     assert Path(f"/proc/{server.number}/root{image.volume}/samples.sqlite").stat().st_size > 0
-    assert httpx.get(f"{server.url}/samples", timeout=60.0).status_code == 200
 
 
 def test_the_driver_of_postgresql_is_there(image: Image) -> None:
