@@ -19,6 +19,7 @@ import httpx
 import numpy as np
 import pytest
 
+from tests.e2e.raw import connect, request
 from tests.e2e.servers import Server, serving
 from tests.repositories import FRAGILE, SLOW, write_model
 
@@ -222,6 +223,33 @@ def test_deadlines_hold_across_processes(several: Server) -> None:
         "/predict", {"model": "slow", "inputs": [[2000.0]]}, {"X-Request-Timeout": "0.2"}
     )
     assert late.status_code == 504
+
+
+def test_a_worker_refuses_what_would_be_late_before_it_is_read(tmp_path: Path) -> None:
+    write_model(tmp_path, "slow", SLOW, shape="[1]")
+    with serving(tmp_path, "--workers", "2") as server, ThreadPoolExecutor(16) as threads:
+
+        def ask(passes: int) -> int:
+            return server.post("/predict", {"inputs": [[20.0]], "passes": passes}).status_code
+
+        # How long its passes take is known by two sizes.
+        assert [ask(passes) for passes in (2, 4, 8)] == [200] * 3
+        busy = [threads.submit(ask, 10) for _ in range(16)]
+        # No body ever comes.
+        head = {"Content-Length": "9", "X-Request-Timeout": "0.2"}
+
+        def refused() -> bool:
+            with connect(server) as connection:
+                connection.socket.settimeout(0.5)
+                connection.send(request("POST", "/predict", b"", head))
+                try:
+                    return connection.answer().status == 429
+                except TimeoutError:
+                    assert not all(one.done() for one in busy)
+                    return False
+
+        wait_for(refused)
+        assert {one.result() for one in busy} == {200}
 
 
 def test_a_worker_that_is_killed_is_replaced_and_nobody_elses_request_suffers(
