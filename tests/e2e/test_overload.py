@@ -32,10 +32,17 @@ def build():
 
 ENDS_THREADS = """
 import ctypes
+import sys
 import threading
+import time
 from torch import nn
 
+timers = []
+
 def end(ident):
+    # While it waits for work: locks that it holds elsewhere would stay held.
+    while sys._current_frames()[ident].f_code.co_name != "_work":
+        time.sleep(0.01)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(ident), ctypes.py_object(SystemExit)
     )
@@ -44,14 +51,15 @@ class Ending(nn.Sequential):
     def forward(self, x):
         if (x > 100).any():
             raise SystemExit(3)
-        if (x > 50).any():
-            threading.Timer(0.3, end, [threading.get_ident()]).start()
+        if (x > 50).any() and not timers:
+            timers.append(threading.Timer(0.3, end, [threading.get_ident()]))
+            timers[0].start()
         return super().forward(x)
 
 def build():
     return Ending(nn.Linear(1, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 2))
 """
-"""Ends the program above a hundred, and the thread that it ran on, a moment later, above fifty."""
+"""Ends the program above a hundred; above fifty the thread that it ran on, when that next waits."""
 
 HUNGRY = """
 from torch import nn
