@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import numpy as np
 import orjson
@@ -147,6 +149,19 @@ def serve(
         run_server(
             settings, lambda service, address: print(announcement(service, address), flush=True)
         )
+        _leave()
+
+
+def _leave() -> NoReturn:
+    """End the process, of which all that has to be closed is closed.
+
+    The interpreter would end its threads wherever they are, which in the midst of PyTorch now and
+    then aborts the process.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 @app.command(
