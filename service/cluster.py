@@ -177,8 +177,9 @@ class SharedChoices:
 
         from service.inference.tuning import Tuned
 
+        board = _noted()
         while True:
-            found = ray.get(_noted().ask.remote(key))
+            found = ray.get(board.ask.remote(key))
             if found is True:
                 self._begin(key)
                 return None

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SERVICE = ROOT / "service"
 
-GROUND = {"errors", "types", "settings", "schemas", "tokens", "configuration"}
+GROUND = {"errors", "types", "settings", "schemas", "tokens", "configuration", "files"}
 MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(GROUND, GROUND),
     "collectors": GROUND,

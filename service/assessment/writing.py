@@ -14,9 +14,9 @@ from service.assessment.data import Inputs, Labelled
 from service.assessment.measured import Contender, Measured, measure, nothing
 from service.assessment.page import render
 from service.assessment.report import Report, make_report
-from service.calibration.artifact import write_atomically
 from service.calibration.checks import IntArray
 from service.errors import InvalidInput
+from service.files import write_atomically
 from service.registry.loading import LoadedModel
 from service.types import Progress
 

@@ -6,8 +6,6 @@ Written by `candor calibrate` into the version's folder, read when the version i
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +22,7 @@ from service.calibration.scores import FittedScore
 from service.calibration.temperature import Temperature
 from service.calibration.thresholds import Threshold
 from service.errors import CalibrationFailed
+from service.files import write_atomically
 from service.types import Masks, SamplePlan, Task
 
 FILE = "calibration.json"
@@ -182,25 +181,6 @@ def write_calibration(folder: Path, calibration: Calibration) -> Path:
     except OSError as error:
         raise CalibrationFailed(f"{path} cannot be written: {error}", field=FILE) from error
     return path
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file by another content, even if the power fails half-way.
-
-    Raises:
-        OSError: it cannot be written; what was there is as it was.
-    """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def digest_of(files: Mapping[str, Path]) -> str:

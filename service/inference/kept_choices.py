@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from pathlib import Path
 
 from service.errors import InvalidInput
+from service.files import write_atomically
 from service.inference.tuning import Choices, Tuned
 
 log = logging.getLogger(__name__)
@@ -80,10 +79,6 @@ class KeptChoices:
         content = json.dumps({"of": key, "tuned": tuned.written()}, indent=2) + "\n"
         path = self._file(key)
         try:
-            # As a whole or not at all: others may read it meanwhile.
-            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=self._folder)
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(content)
-            Path(name).replace(path)
+            write_atomically(path, content.encode())
         except OSError as error:
             log.warning("%s cannot be written, so that the next load measures: %s", path, error)

@@ -9,6 +9,7 @@ and the models have to lie at the same place on every machine.
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil
@@ -23,9 +24,9 @@ import ray.data
 import ray.exceptions
 from numpy.typing import NDArray
 
-from service.calibration.artifact import write_atomically
 from service.cluster import SharedChoices, environment
 from service.errors import CandorError, EngineFailure, InvalidInput, error_class
+from service.files import write_atomically
 from service.inference.choosing import Best, Chosen, plan_of
 from service.inference.devices import resources
 from service.pools import scoring, selection
@@ -227,7 +228,7 @@ def _crew_size(crew: Crew, parts: int) -> int:
     return max(1, min([parts, *fitting, *([] if crew.most is None else [crew.most])]))
 
 
-class _Worker:
+class _Worker(ABC):
     """A process that computes parts of a pool, in an actor of Ray Data.
 
     Args:
@@ -259,9 +260,9 @@ class _Worker:
         }
         return pa.table(columns)
 
+    @abstractmethod
     def of_part(self, model: LoadedModel, rows: NDArray[Any], first: int) -> bytes:
         """What is found of a part."""
-        raise NotImplementedError
 
     def _open(self) -> tuple[LoadedModel, Pool]:
         made_of = self.job.made_of

@@ -28,8 +28,8 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from service.calibration.artifact import write_atomically
 from service.errors import InvalidInput
+from service.files import write_atomically
 from service.inference.fields import Fields
 from service.inference.prediction import Request
 from service.pools.readers import Pool
@@ -280,14 +280,6 @@ def _labels(model: LoadedModel, array: NDArray[Any]) -> Any:
     return pa.array((held if multilabel else named)(model.manifest, array))
 
 
-def write_part(path: Path, table: pa.Table) -> None:
-    """Write a part: there as a whole, or not at all."""
-    unfinished = path.with_suffix(".unfinished")
-    with pa.ipc.new_file(unfinished, table.schema) as sink:
-        sink.write_table(table)
-    os.replace(unfinished, path)
-
-
 def join(parts: Path, count: int, output: Path) -> None:
     """Make the table of all its parts, which are there."""
     writer = _Writer(parts, count)
@@ -337,7 +329,11 @@ class _Writer:
         self._append(_read_part(part_file(self._parts, number)))
 
     def _write(self, number: int, table: pa.Table) -> None:
-        write_part(part_file(self._parts, number), table)
+        path = part_file(self._parts, number)
+        unfinished = path.with_suffix(".unfinished")
+        with pa.ipc.new_file(unfinished, table.schema) as sink:
+            sink.write_table(table)
+        os.replace(unfinished, path)
         self._append(table)
 
     def _append(self, table: pa.Table) -> None:

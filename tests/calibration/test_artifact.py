@@ -17,7 +17,6 @@ from service.calibration.artifact import (
     read_calibration,
     stale_for,
     stale_for_request,
-    write_atomically,
     write_calibration,
 )
 from service.calibration.conformal import ConformalClassifier
@@ -82,22 +81,6 @@ def test_another_file_is_refused_by_the_place_that_is_wrong(
     path.write_text(change(path.read_text()))
     with pytest.raises(CalibrationFailed, match=sentence):
         read_calibration(tmp_path)
-
-
-def test_a_write_that_fails_leaves_what_was_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-
-    def full(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_folder_that_cannot_be_written_to_is_a_sentence(tmp_path: Path) -> None:
