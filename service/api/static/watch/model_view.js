@@ -5,6 +5,7 @@
 import { element, replace } from "../element.js";
 import { mean, quantile } from "./distribution.js";
 import { course, summed, sumOf } from "./history.js";
+import { showEach } from "./keyed.js";
 import { lineChart } from "./line_chart.js";
 import { meanRows, ofKind, secondsOf, stepsOf, uncertaintyOf } from "./rows.js";
 import { versionCard } from "./version_card.js";
@@ -134,17 +135,7 @@ export function modelView({ onempty }) {
   /** @param {Row[]} rows @param {Step[]} steps @param {string} measure */
   function showCards(rows, steps, measure) {
     const told = rows.filter((row) => row.reason || row.requests > 0 || (row.reading?.driftRows ?? 0) > 0);
-    for (const [key, card] of shown) {
-      if (told.some((row) => row.key === key)) continue;
-      card.node.remove();
-      shown.delete(key);
-    }
-    told.forEach((row, k) => {
-      let card = shown.get(row.key);
-      if (card === undefined) shown.set(row.key, (card = versionCard()));
-      card.update(row, steps, measure);
-      if (cards.children[k] !== card.node) cards.insertBefore(card.node, cards.children[k] ?? null);
-    });
+    showEach(cards, shown, told, versionCard, (card, row) => card.update(row, steps, measure));
   }
 }
 

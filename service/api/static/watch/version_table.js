@@ -6,6 +6,7 @@ import { element, replace } from "../element.js";
 import { rounded } from "../numbers.js";
 import { quantile } from "./distribution.js";
 import { drifts, flagsMany, mostDrifted, seenEnough } from "./drift.js";
+import { showEach } from "./keyed.js";
 import { meanRows } from "./rows.js";
 import { duration, percent, spoken } from "./words.js";
 
@@ -52,19 +53,10 @@ export function versionTable(choose) {
     tools.hidden = rows.length <= MANY;
     const part = tools.hidden ? "" : filter.value.trim().toLowerCase();
     const seen = rows.filter((row) => row.model.toLowerCase().includes(part) && !(asked.checked && !tools.hidden && row.requests === 0));
-    for (const [key, line] of lines) {
-      if (seen.some((row) => row.key === key)) continue;
-      line.node.remove();
-      lines.delete(key);
-    }
-    seen.forEach((row, k) => {
-      let line = lines.get(row.key);
-      if (line === undefined) lines.set(row.key, (line = newLine(row, choose)));
+    showEach(body, lines, seen, (row) => newLine(row, choose), (line, row, k) => {
       line.update(row, k === 0 || seen[k - 1].model !== row.model);
       line.button.setAttribute("aria-pressed", String(row.model === chosen));
       line.node.classList.toggle("chosen", row.model === chosen);
-      // Moved only where it has to be: what is moved loses the focus.
-      if (body.children[k] !== line.node) body.insertBefore(line.node, body.children[k] ?? null);
     });
     none.hidden = seen.length > 0;
     none.textContent = rows.length > 0 ? "No model is like that." : "There is no model yet: put one into the folder of models and load it.";
