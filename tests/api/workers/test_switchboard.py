@@ -320,6 +320,21 @@ def test_a_worker_refuses_what_the_queue_could_not_do_in_time_as_long_as_so_much
     asyncio.run(crowd())
 
 
+def test_a_worker_counts_what_it_asked_for_since_it_heard_how_much_waits() -> None:
+    async def alone() -> None:
+        async with ends() as both:
+            written = messages.write_outlooks([Outlook(0.1, 0.1, each_s=1.0)] * len(Priority))
+            both.switchboard.tell("outlook", at_s=time.monotonic(), outlooks=written)
+            # Messages keep their order.
+            await both.remote.resolve("mine", None, "id")
+            both.remote.check_door(1.0, Priority.NORMAL, 0)
+            await ask(both)
+            with pytest.raises(DeadlineUnreachable):
+                both.remote.check_door(1.0, Priority.NORMAL, 0)
+
+    asyncio.run(alone())
+
+
 def test_a_worker_refuses_nothing_by_what_it_heard_long_ago() -> None:
     async def late() -> None:
         async with ends() as both:
