@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from tests.e2e.servers import Printed
 
 _STORE_BYTES = 100 * 2**20
 _START_S = 120.0
@@ -35,29 +36,13 @@ def cluster(nodes: int, cpus: int) -> Iterator[str]:
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    # What it prints later is nobody's; a pipe that fills would stop it.
-    lines: list[str] = []
-    said = threading.Event()
-
-    def read() -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(line)
-            if line.startswith("address "):
-                said.set()
-        said.set()
-
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
+    printed = Printed(process.stdout, "address ")
     try:
-        assert said.wait(_START_S), "".join(lines)
-        [address] = [line.split()[1] for line in lines if line.startswith("address ")]
-        yield address
+        yield printed.awaited(_START_S).split()[1]
     finally:
         process.stdin.close()
         process.wait(_START_S)
-        reader.join()
-        process.stdout.close()
+        printed.close()
 
 
 def processes(title: str) -> list[int]:

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import httpx
 
@@ -104,31 +104,52 @@ def serving(
     process = _started(words, variables) if fresh else Forked(words, variables)
     output = process.stdout
     assert output is not None
-    printed: list[str] = []
-    announced = threading.Event()
-
-    def read() -> None:
-        for line in output:
-            printed.append(line)
-            if line.startswith("Candor "):
-                announced.set()
-        announced.set()
-
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
+    printed = Printed(output, "Candor ")
     try:
-        assert announced.wait(_START_S), "".join(printed)
-        line = next((line for line in printed if line.startswith("Candor ")), None)
-        assert line is not None, "".join(printed)
-        address = _ADDRESS.search(line)
+        address = _ADDRESS.search(printed.awaited(_START_S))
         assert address is not None
-        yield Server(address.group(), process, printed)
+        yield Server(address.group(), process, printed.lines)
     finally:
         process.kill()
         process.wait()
-        reader.join()
+        printed.close()
         kept.cleanup()
-        output.close()
+
+
+class Printed:
+    """What a process prints, read to its end: a pipe that fills would stop it.
+
+    Args:
+        output: of the process.
+        beginning: of the line that is waited for.
+    """
+
+    def __init__(self, output: IO[str], beginning: str) -> None:
+        self.lines: list[str] = []
+        self._output = output
+        self._beginning = beginning
+        self._said = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def awaited(self, patience_s: float) -> str:
+        """The line; fails where it does not come in time, or the process ends without it."""
+        assert self._said.wait(patience_s), "".join(self.lines)
+        line = next((line for line in self.lines if line.startswith(self._beginning)), None)
+        assert line is not None, "".join(self.lines)
+        return line
+
+    def close(self) -> None:
+        """Once the process has ended."""
+        self._reader.join()
+        self._output.close()
+
+    def _read(self) -> None:
+        for line in self._output:
+            self.lines.append(line)
+            if line.startswith(self._beginning):
+                self._said.set()
+        self._said.set()
 
 
 def _started(words: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:

@@ -6,7 +6,7 @@ import json
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 
 from tests.e2e.raw import Connection, connect, request
 from tests.e2e.servers import Server, serving
+from tests.waiting import wait_for
 
 GOOD = {"model": "good", "inputs": [[0.0, 0.0, 0.0, 0.0]]}
 JSON = {"Content-Type": "application/json"}
@@ -125,7 +126,7 @@ def test_an_answer_that_nobody_takes_is_thrown_away(hasty: Server) -> None:
     with connect(hasty) as connection:
         connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.send(request("POST", "/predict", json.dumps(body).encode(), JSON))
-        _until(lambda: _rejected(hasty, "slow_client") == before + 1)
+        wait_for(lambda: _rejected(hasty, "slow_client") == before + 1, patience_s=30.0)
         assert _serves(hasty)
         # What the kernel holds can still be read, so little at a time for minutes; the rest never
         # comes.
@@ -159,7 +160,7 @@ def test_where_none_is_idle_one_connection_more_is_told_so(hasty: Server) -> Non
                 assert "CANDOR_MAX_CONNECTIONS" in answer.json()["detail"]
                 assert answer.json()["request_id"] == answer.headers["X-Request-ID"]
         assert refused[0].status_code == 503
-    _until(lambda: hasty.get("/livez").status_code == 200)
+    wait_for(lambda: hasty.get("/livez").status_code == 200, patience_s=30.0)
     assert _serves(hasty)
 
 
@@ -208,10 +209,3 @@ def test_a_body_that_moves_may_take_its_time(hasty: Server) -> None:
             time.sleep(0.5)
         connection.send(content)
         assert connection.answer().status == 200
-
-
-def _until(holds: Callable[[], bool], patience_s: float = 30.0) -> None:
-    deadline = time.monotonic() + patience_s
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tests.databases import sqlite_address
 from tests.e2e.browser import assert_accessible, visiting
 from tests.e2e.servers import Server, copied, serving
 from tests.repositories import MLP, write_model
+from tests.waiting import wait_for
 
 MARKUP = '<img src=x onerror="window.struck=1"><script>window.struck=1</script>'
 REQUEST_ID = "<script>window.struck=1</script><img/src=x/onerror=window.struck=1>"
@@ -66,13 +67,6 @@ def modules(browser: Browser, keeping: Server) -> Iterator[Page]:
     with visiting(browser) as opened:
         opened.goto(keeping.url)
         yield opened
-
-
-def wait_for(met: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not met():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def counted(server: Server, model: str) -> dict[str, int]:

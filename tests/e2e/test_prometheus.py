@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import shutil
 import socket
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ import httpx
 import pytest
 import yaml
 
+from tests import waiting
 from tests.e2e.servers import Server, serving
 from tests.repositories import MLP, write_model
 
@@ -28,6 +30,8 @@ REQUESTS = 600
 CONNECTIONS = 12
 INFER = "/v2/models/good/infer"
 _WAIT_S = 120.0
+
+wait_for = functools.partial(waiting.wait_for, patience_s=_WAIT_S)
 
 pytestmark = pytest.mark.skipif(
     shutil.which("prometheus") is None,
@@ -165,13 +169,6 @@ def prometheus(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield started
 
 
-def wait_for(what: Callable[[], bool], otherwise: Callable[[], object]) -> None:
-    deadline = time.monotonic() + _WAIT_S
-    while not what():
-        assert time.monotonic() < deadline, otherwise()
-        time.sleep(0.25)
-
-
 def test_the_sums_are_what_the_load_generator_counted(
     server: Server, prometheus: Prometheus
 ) -> None:
@@ -186,9 +183,9 @@ def test_the_sums_are_what_the_load_generator_counted(
     def scrapes() -> int:
         return prometheus.sums("sum by (job) (count_over_time(up[1h]))", "job")["candor",]
 
-    wait_for(lambda: requests() == seen.answers, lambda: (requests(), seen.answers))
+    wait_for(lambda: requests() == seen.answers, otherwise=lambda: (requests(), seen.answers))
     before = scrapes()
-    wait_for(lambda: scrapes() >= before + 3, scrapes)
+    wait_for(lambda: scrapes() >= before + 3, otherwise=scrapes)
     assert requests() == seen.answers
 
     timed: Counter[tuple[str, ...]] = Counter()
@@ -211,6 +208,6 @@ def test_every_rule_is_evaluated_and_a_healthy_server_alarms_nobody(
     def rules() -> list[dict[str, Any]]:
         return [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
 
-    wait_for(lambda: all(rule["health"] == "ok" for rule in rules()), rules)
+    wait_for(lambda: all(rule["health"] == "ok" for rule in rules()), otherwise=rules)
     assert {rule["name"] for rule in rules()} >= {"CandorDown", "CandorDrift"}
     assert [a for a in prometheus.get("alerts")["alerts"] if a["state"] == "firing"] == []

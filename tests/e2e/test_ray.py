@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -9,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from service.pools.scoring import PART_ROWS
+from tests import waiting
 from tests.databases import PostgreSQL
 from tests.e2e.clusters import cluster, processes
 from tests.e2e.servers import Server, serving
@@ -39,6 +40,8 @@ SCORES = "_Scorer"
 ROUNDS = 32
 CLIENTS, SEEDS = 8, 40
 LONG_S = 180.0
+
+wait_for = functools.partial(waiting.wait_for, patience_s=LONG_S)
 """Processes of Ray take long to start on a busy machine, and a change of models waits for them."""
 
 
@@ -87,14 +90,6 @@ def several(
     }
     with serving(models, "--ray", address, *scale, environment=environment) as server:
         yield server
-
-
-def wait_for(holds: Callable[[], bool]) -> None:
-    """Returns as soon as something holds."""
-    until = time.monotonic() + LONG_S
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 def content(response: httpx.Response) -> tuple[int, object]:

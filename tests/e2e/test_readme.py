@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from service.registry.manifest import Manifest
 from service.settings import Settings
 from service.types import Task
 from tests.e2e.servers import SHIPPED, Server, copied, serving
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -104,10 +104,7 @@ def test_the_labelling_example_runs(tmp_path: Path) -> None:
         Client(server.url) as client,
     ):
         client.predict(load_digits().images[:12, None], model="digits")
-        deadline = time.monotonic() + 30
-        while len(client.samples().samples) < 12:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for(lambda: len(client.samples().samples) >= 12, patience_s=30.0)
         names: dict[str, Any] = {"look_at": lambda row: int(row.sum()) % 10}
         exec(code.replace("http://127.0.0.1:8000", server.url), names)
     found = names["training_set"]

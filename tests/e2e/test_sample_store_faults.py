@@ -7,9 +7,9 @@ database that is gone; each on whichever of the two databases can have it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import sqlite3
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -19,11 +19,14 @@ import numpy as np
 import psycopg
 import pytest
 
+from tests import waiting
 from tests.databases import postgresql_server, sqlite_address
 from tests.e2e.servers import Server, serving
 from tests.repositories import write_model
 
 PATIENCE_S = 40.0
+
+wait_for = functools.partial(waiting.wait_for, patience_s=PATIENCE_S)
 
 
 class Keeping:
@@ -64,13 +67,6 @@ class Keeping:
             assert "Retry-After" in answer.headers
             return -1
         return len(answer.json()["samples"])
-
-
-def wait_for(met: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not met():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 @contextmanager

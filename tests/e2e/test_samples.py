@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import io
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,11 @@ from service.api.app import build_service
 from service.client import AsyncClient, Client, KeptSample
 from service.errors import InvalidInput, SampleConflict, SampleNotFound
 from service.settings import load_settings
+from tests import waiting
 from tests.databases import PostgreSQL, sqlite_address
 from tests.e2e.servers import SHIPPED, Server, copied, serving
 
+wait_for = functools.partial(waiting.wait_for, patience_s=30.0)
 DIGITS = np.random.default_rng(0).uniform(0, 16, (12, 1, 8, 8)).astype(np.float32)
 
 
@@ -46,13 +49,6 @@ def client(keeping: Server) -> Iterator[Client]:
         for model in ("digits", "co2"):
             made.remove_samples(model=model)
         yield made
-
-
-def wait_for(met: Callable[[], bool], timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not met():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def fill(client: Client, rows: int = len(DIGITS)) -> None:

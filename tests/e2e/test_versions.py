@@ -13,9 +13,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -27,6 +26,7 @@ from service.client import Client
 from service.errors import ModelNotFound, ModelNotReady
 from tests.e2e.servers import Server, serving
 from tests.repositories import build_network, write_model
+from tests.waiting import wait_for
 
 INPUTS = [[0.5, -1.0, 2.0, 0.0], [1.0, 1.0, -1.0, 3.0]]
 SHARE = 0.2
@@ -86,13 +86,6 @@ def write_weights(folder: Path, version: int, seed: int) -> None:
 
 def predict(client: httpx.Client, url: str, model: str) -> httpx.Response:
     return client.post(url + "/predict", json={"model": model, "inputs": INPUTS, "passes": 10})
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_request_may_name_a_label(server: Server) -> None:
@@ -234,17 +227,17 @@ def test_what_is_put_into_the_repository_serves_without_a_call_until_it_is_gone(
         return found
 
     folder = write_model(root, "coming")
-    wait_until(lambda: serves() == 1)
+    wait_for(lambda: serves() == 1)
     write_weights(folder, 2, seed=5)
-    wait_until(lambda: serves() == 2)
+    wait_for(lambda: serves() == 2)
     assert server.post("/predict", {"model": "coming", "inputs": INPUTS}).json()["version"] == 2
     labels = 'code="200",endpoint="/predict",model="coming",version="2"'
     assert f"candor_version_requests_total{{{labels}}} 1.0" in server.get("/metrics").text
     shutil.rmtree(folder / "2")
-    wait_until(lambda: serves() == 1)
+    wait_for(lambda: serves() == 1)
     assert 'model="coming",version="2"' not in server.get("/metrics").text
     shutil.rmtree(folder)
-    wait_until(lambda: server.get("/models/coming").status_code == 404)
+    wait_for(lambda: server.get("/models/coming").status_code == 404)
 
 
 def private_bytes(server: Server) -> int:
@@ -301,7 +294,7 @@ def test_a_signal_while_a_model_is_reloaded_ends_the_server_cleanly(tmp_path: Pa
 
         thread = threading.Thread(target=reload)
         thread.start()
-        wait_until((folder / "begun").exists)
+        wait_for((folder / "begun").exists)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(timeout=WAIT_S) == 0
         thread.join()
@@ -322,7 +315,7 @@ def test_a_signal_while_models_are_loaded_at_the_start_ends_the_server_cleanly(
         env={**os.environ, "CANDOR_DATABASE_URL": f"sqlite:///{tmp_path}/samples.sqlite"},
     )
     try:
-        wait_until((folder / "begun").exists)
+        wait_for((folder / "begun").exists)
         process.send_signal(signal.SIGTERM)
         printed, _ = process.communicate(timeout=WAIT_S)
     finally:

@@ -8,9 +8,8 @@ import os
 import re
 import signal
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import pytest
 from tests.e2e.raw import connect, request
 from tests.e2e.servers import Server, serving
 from tests.repositories import FRAGILE, SLOW, write_model
+from tests.waiting import wait_for
 
 WORKERS = 3
 ROW = [0.5, -1.0, 2.0, 0.0]
@@ -85,14 +85,6 @@ def is_running(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
-
-
-def wait_for(holds: Callable[[], bool]) -> None:
-    """Returns as soon as something holds; it has to within a minute."""
-    until = time.monotonic() + 60.0
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 BODIES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -19,6 +19,7 @@ from service.pools.readers import Pool, open_pool
 from service.registry.loading import LoadedModel
 from service.registry.registry import Registry
 from service.settings import Settings, load_settings
+from tests.pools.killing import Killed, killed_after
 from tests.registry.test_loading import Others
 from tests.repositories import write_model
 
@@ -98,18 +99,6 @@ def job(settings: Settings, model: LoadedModel, pool: Pool) -> Job:
     return distributed.job_of(settings, model, pool, model.manifest.plan_for(), 1.0)
 
 
-class _Killed(BaseException):
-    pass
-
-
-def killed_after(rows: int) -> Any:
-    def progress(done: int, _rows: int) -> None:
-        if done >= rows:
-            raise _Killed
-
-    return progress
-
-
 def test_the_table_is_that_of_one_process(
     model: LoadedModel, pool: Pool, job: Job, tmp_path: Path
 ) -> None:
@@ -128,13 +117,13 @@ def test_a_run_that_was_killed_goes_on_with_and_without_a_cluster(
 ) -> None:
     whole, output = tmp_path / "whole.parquet", tmp_path / "scores.parquet"
     scoring.score(model, pool, whole, job.plan, nothing)
-    with pytest.raises(_Killed):
+    with pytest.raises(Killed):
         distributed.score(model, pool, output, job, CREW, killed_after(150))
     found = distributed.score(model, pool, output, job, CREW, nothing)
     assert found == scoring.Earlier(150, True)
     assert output.read_bytes() == whole.read_bytes()
     output.unlink()
-    with pytest.raises(_Killed):
+    with pytest.raises(Killed):
         distributed.score(model, pool, output, job, CREW, killed_after(ROWS))
     assert scoring.score(model, pool, output, job.plan, nothing).rows == ROWS
     assert output.read_bytes() == whole.read_bytes()

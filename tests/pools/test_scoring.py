@@ -19,6 +19,7 @@ from service.pools import scoring
 from service.pools.readers import Pool, open_pool
 from service.registry.loading import LoadedModel
 from service.types import SamplePlan
+from tests.pools.killing import Killed, killed_after
 from tests.registry.test_loading import load
 from tests.repositories import write_model
 
@@ -73,16 +74,8 @@ def test_the_table_holds_what_one_request_of_all_rows_answers(
     assert not list(tmp_path.glob("*.parts"))
 
 
-class _Killed(BaseException):
-    pass
-
-
-def killed_after(rows: int) -> Any:
-    def progress(done: int, _rows: int) -> None:
-        if done >= rows:
-            raise _Killed
-
-    return progress
+def first_part(folder: Path) -> Path:
+    return folder / "scores.parquet.parts" / "000000.arrow"
 
 
 def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_file(
@@ -91,8 +84,8 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_file(
     plan = model.manifest.plan_for()
     scoring.score(model, pool, tmp_path / "whole.parquet", plan, nothing)
     output = tmp_path / "scores.parquet"
-    with pytest.raises(_Killed):
-        scoring.score(model, pool, output, plan, killed_after(170))
+    with pytest.raises(Killed):
+        scoring.score(model, pool, output, plan, killed_after(170, first_part(tmp_path)))
     assert not output.exists()
     assert scoring.score(model, pool, output, plan, nothing) == scoring.Earlier(100, True)
     assert output.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
@@ -103,9 +96,9 @@ def test_a_run_that_would_round_otherwise_says_so(
 ) -> None:
     output = tmp_path / "scores.parquet"
     plan = model.manifest.plan_for()
-    with pytest.raises(_Killed):
-        scoring.score(model, pool, output, plan, killed_after(170))
-    part = tmp_path / "scores.parquet.parts" / "000000.arrow"
+    with pytest.raises(Killed):
+        scoring.score(model, pool, output, plan, killed_after(170, first_part(tmp_path)))
+    part = first_part(tmp_path)
     table = scoring._read_part(part)
     place = table.schema.get_field_index("variance")
     other = table.set_column(place, "variance", pc.add(table["variance"], 1e-9))
@@ -119,8 +112,10 @@ def test_parts_of_another_seed_are_not_taken_over(
     model: LoadedModel, pool: Pool, tmp_path: Path
 ) -> None:
     output = tmp_path / "scores.parquet"
-    with pytest.raises(_Killed):
-        scoring.score(model, pool, output, model.manifest.plan_for(), killed_after(170))
+    with pytest.raises(Killed):
+        scoring.score(
+            model, pool, output, model.manifest.plan_for(), killed_after(170, first_part(tmp_path))
+        )
     other: SamplePlan = model.manifest.plan_for(seed=1)
     assert scoring.score(model, pool, output, other, nothing) == NONE
     scoring.score(model, pool, tmp_path / "whole.parquet", other, nothing)
@@ -130,8 +125,8 @@ def test_parts_of_another_seed_are_not_taken_over(
 def test_a_pool_that_changed_is_begun_again(model: LoadedModel, pool: Pool, tmp_path: Path) -> None:
     output = tmp_path / "scores.parquet"
     plan = model.manifest.plan_for()
-    with pytest.raises(_Killed):
-        scoring.score(model, pool, output, plan, killed_after(170))
+    with pytest.raises(Killed):
+        scoring.score(model, pool, output, plan, killed_after(170, first_part(tmp_path)))
     np.save(tmp_path / "pool.npy", np.ones((120, 4)))
     changed = open_pool(tmp_path / "pool.npy", model.manifest.input)
     assert scoring.score(model, changed, output, plan, nothing) == NONE
@@ -156,10 +151,11 @@ def test_parts_that_came_in_another_order_are_taken_over_up_to_the_first_gap(
     plan = model.manifest.plan_for()
     scoring.score(model, pool, tmp_path / "whole.parquet", plan, nothing)
     output = tmp_path / "scores.parquet"
+    parts = tmp_path / "scores.parquet.parts"
+    both = (scoring.part_file(parts, 0), scoring.part_file(parts, 1))
     for gap, done in ((0, 0), (1, 100)):
-        with pytest.raises(_Killed):
-            scoring.score(model, pool, output, plan, killed_after(ROWS))
-        parts = tmp_path / "scores.parquet.parts"
+        with pytest.raises(Killed):
+            scoring.score(model, pool, output, plan, killed_after(ROWS, *both))
         (parts / "of-others.arrow").touch()
         known = scoring.begin(parts, scoring.made_of(model, pool, plan))
         assert known >= {0, 1}

@@ -17,6 +17,7 @@ from service.inference.devices import Resources
 from service.registry.loader import Loader
 from service.registry.registry import Registry
 from tests.repositories import write_model
+from tests.waiting import wait_for
 
 WAIT_S = 60.0
 
@@ -107,10 +108,7 @@ def test_a_loader_that_watches_takes_up_what_comes(registry: Registry, tmp_path:
     loader.start()
     try:
         write_model(tmp_path, "one")
-        deadline = time.monotonic() + WAIT_S
-        while not any(model.ready for model in registry.models()):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_for(lambda: any(model.ready for model in registry.models()), WAIT_S)
         assert registry.resolve("one", None).ref.version == 1
     finally:
         loader.stop()
@@ -130,7 +128,4 @@ def test_what_was_unloaded_is_let_go(loader: Loader, registry: Registry, tmp_pat
     loader.submit(lambda: registry.unload("one")).result(WAIT_S)
     assert registry.leftovers() == 1, "as while a request runs on it"
     del held
-    deadline = time.monotonic() + WAIT_S
-    while registry.leftovers():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(lambda: not registry.leftovers(), WAIT_S)
