@@ -64,6 +64,14 @@ def test_what_cannot_be_read_is_measured_again(
     assert kept.known("digits") == TUNED
 
 
+def test_what_was_measured_of_something_else_is_not_taken_over(tmp_path: Path) -> None:
+    kept = KeptChoices(tmp_path)
+    kept.measured("digits", TUNED)
+    [file] = tmp_path.iterdir()
+    file.rename(kept._file("co2"))
+    assert kept.known("co2") is None
+
+
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InvalidInput, match="CANDOR_TUNING names a folder"):

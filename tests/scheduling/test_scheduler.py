@@ -362,6 +362,22 @@ def test_the_door_expects_what_was_asked_for_lately() -> None:
         at_door(scheduler, 1.0)
 
 
+def test_the_door_expects_less_once_less_was_asked_for() -> None:
+    scheduler = learnt(seconds=0.1)
+    # The two that it learnt from are no longer among those that came lately.
+    for number in range(64):
+        scheduler.add(work(number, rows=2), NOW)
+
+    def own_s() -> float:
+        seen = scheduler.outlook(["a"], Priority.NORMAL, NOW)
+        assert seen is not None
+        return seen.end_s - seen.begin_s
+
+    assert own_s() == pytest.approx(0.2)
+    scheduler.add(work(64, rows=1), NOW)
+    assert own_s() == pytest.approx(0.1)
+
+
 def test_who_may_go_first_may_expect_more() -> None:
     scheduler = learnt(seconds=0.1)
     for number in range(6):
