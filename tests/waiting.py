@@ -12,6 +12,7 @@ def wait_for(
     holds: Callable[[], bool],
     patience_s: float = 60.0,
     otherwise: Callable[[], object] = lambda: None,
+    pause: Callable[[float], object] = time.sleep,
 ) -> None:
     """Returns as soon as something holds.
 
@@ -19,8 +20,9 @@ def wait_for(
         holds: asked again and again.
         patience_s: seconds after which it fails.
         otherwise: says what there is instead.
+        pause: waits so many seconds before it is asked again.
     """
     until_s = time.monotonic() + patience_s
     while not holds():
         assert time.monotonic() < until_s, otherwise()
-        time.sleep(_LOOK_S)
+        pause(_LOOK_S)

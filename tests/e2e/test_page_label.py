@@ -89,6 +89,18 @@ def labels(server: Server, model: str, status: str = "labelled") -> dict[str, An
     return {sample["id"]: sample["label"] for sample in found}
 
 
+def until_labelled(page: Page, server: Server, given: dict[str, str]) -> None:
+    """Waits for these labels of digits where requests pass through the test.
+
+    Playwright hands over a request, and lets go of it, only while it is called.
+    """
+
+    def pause(seconds: float) -> None:
+        page.wait_for_timeout(1e3 * seconds)
+
+    wait_for(lambda: labels(server, "digits") == given, pause=pause)
+
+
 def shown(page: Page) -> tuple[str, int]:
     """The id of the image that is shown, and its grey."""
     expect(page.locator(".look")).to_be_visible()
@@ -243,11 +255,11 @@ def test_what_is_not_saved_yet_outlives_the_page(page: Page, keeping: Server) ->
     assert asked == ["beforeunload"]
     expect(text_of(page)).to_contain_text("2 not saved yet")
     page.unroute("**/samples/*/label")
-    wait_for(lambda: labels(keeping, "digits") == given)
+    until_labelled(page, keeping, given)
     expect(text_of(page)).not_to_contain_text("not saved yet")
     # What the page before had in hand is given back, and not waited for.
     given |= dict(label_by_key(page) for _ in range(2))
-    wait_for(lambda: labels(keeping, "digits") == given)
+    until_labelled(page, keeping, given)
 
 
 def test_an_answer_that_was_lost_on_its_way_is_asked_for_again(page: Page, keeping: Server) -> None:
@@ -260,9 +272,9 @@ def test_an_answer_that_was_lost_on_its_way_is_asked_for_again(page: Page, keepi
 
     page.route("**/samples/*/label", lose, times=1)
     given = dict([label_by_key(page)])
-    wait_for(lambda: labels(keeping, "digits") == given)
+    until_labelled(page, keeping, given)
     given |= dict([label_by_key(page)])
-    wait_for(lambda: labels(keeping, "digits") == given)
+    until_labelled(page, keeping, given)
     expect(text_of(page)).to_contain_text("You: 2 labelled, 0 skipped.")
     assert page.locator(".labelling .wrong").count() == 0
 
@@ -310,7 +322,7 @@ def test_what_waited_longer_than_its_lease_is_saved_and_not_asked_for_again(
     # The page looks for more by itself, and is not to be given these again.
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     page.unroute("**/samples/*/label")
-    wait_for(lambda: labels(keeping, "digits") == given)
+    until_labelled(page, keeping, given)
     expect(text_of(page)).to_contain_text("Done: every kept sample has its label")
     expect(text_of(page)).to_contain_text("You: 2 labelled, 0 skipped.")
     expect(page.locator(".labelling .wrong")).to_have_count(0)
@@ -397,7 +409,7 @@ def test_who_labels_goes_on_though_the_list_of_models_does_not_come(
     page.unroute("**/models")
     expect(page.locator("#connection")).to_be_empty()
     given = dict([label_by_key(page)])
-    wait_for(lambda: labels(keeping, "digits") == given)
+    until_labelled(page, keeping, given)
 
 
 def test_what_is_left_goes_back_with_the_tab(page: Page, keeping: Server) -> None:
