@@ -6,6 +6,7 @@
 #   make audit    known vulnerabilities of what is pinned, asked of PyPI; fails where that cannot be reached
 #   make bench    throughput beside the plain ways, side by side in one run
 #   make bench-peers  installs LitServe, BentoML and Ray Serve, which make bench then measures, too
+#   make bench-workers  more load than three HTTP workers can serve; needs some sixteen processors
 #   make scaling  what a million predictions cost, what is full first, how many replicas; some five minutes
 #   make bench-page  how soon the page is there, and what drawing sends; needs Chromium
 #   make bench-ray  throughput on Ray with one and two processes that compute
@@ -45,7 +46,7 @@ CLIENTS := .venv-clients
 CLIENT_kserve := kserve==0.21.0
 CLIENT_perf_analyzer := perf-analyzer==2.60.0
 
-.PHONY: serve test lint audit format bench bench-page bench-peers bench-ray ray-pool scaling clients perf-analyzer container-test kill-store soak fuzz reload-loop check-gpu train quality needs-data evaluate active-learning screenshots clean
+.PHONY: serve test lint audit format bench bench-workers bench-page bench-peers bench-ray ray-pool scaling clients perf-analyzer container-test kill-store soak fuzz reload-loop check-gpu train quality needs-data evaluate active-learning screenshots clean
 
 serve: $(VENV)/.installed
 	@$(VENV)/bin/candor serve
@@ -72,6 +73,12 @@ bench: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m benchmarks.service --output benchmarks/results/service.json
 	$(VENV)/bin/python -m benchmarks.overload --output benchmarks/results/overload.json
 	$(VENV)/bin/python -m benchmarks.pools --output benchmarks/results/pools.json
+	$(VENV)/bin/python -m benchmarks.render
+
+# Three processes that speak HTTP beside the engine's, and six that send.
+bench-workers: $(VENV)/.installed-dev
+	CANDOR_DEVICE=cpu $(VENV)/bin/python -m benchmarks.overload --workers 3 --generators 6 \
+		--output benchmarks/results/overload_workers.json
 	$(VENV)/bin/python -m benchmarks.render
 
 # In Chromium: CHROMIUM=path names one.
@@ -119,7 +126,7 @@ fuzz: $(VENV)/.installed-dev
 
 # All that a GPU does otherwise, and the engine's benchmark on it.
 check-gpu: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m pytest tests/inference/test_recorded.py -rs
+	$(VENV)/bin/python -m pytest tests/inference/test_recorded.py tests/e2e/test_gpu.py -rs
 	$(VENV)/bin/python -m benchmarks.engine --device cuda --output benchmarks/results/engine_cuda.json
 
 train: $(VENV)/.installed-dev

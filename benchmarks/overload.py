@@ -10,11 +10,12 @@ more, because what cannot be served in time is refused before its body is read, 
 accepted and became late is not computed. The rates take turns, round by round, and each one's best
 round counts, so that a busy moment of the machine spoils nobody.
 
-The load generator has one processor to itself and the server the others. A refusal takes the server
-some 60 microseconds of them, and at five times the load there are four for each answer: where an
-answer takes only ten times as long as a refusal, a third of the server goes into refusing, whatever
-it does. So three cases, by what an answer costs: some ten milliseconds, some two, and half a one.
-With `--workers`, and processors for them, other processes than the engine's do the refusing.
+The load generator has one processor to itself (with `--generators`, several and as many processes)
+and the server the others. A refusal takes the server some 60 microseconds of them, and at five
+times the load there are four for each answer: where an answer takes only ten times as long as a
+refusal, a third of the server goes into refusing, whatever it does. So three cases, by what an
+answer costs: some ten milliseconds, some two, and half a one. With `--workers`, and processors for
+them, other processes than the engine's do the refusing.
 
 Retry-After is tried on a burst: five seconds of arrivals in one. Half of the clients come back when
 they were told, half after a fixed quarter of a second, each up to three times.
@@ -27,11 +28,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import multiprocessing
 import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -43,7 +46,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.load import JSON, post, press
+from benchmarks.load import JSON, Load, post, press
 from benchmarks.machine import machine, versions
 from benchmarks.servers import candor
 
@@ -161,10 +164,10 @@ def _header(head: bytes, name: bytes) -> bytes | None:
 class _Pool:
     """Connections that are kept; as many as are needed at a time, up to a limit."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, most: int) -> None:
         self._port = port
         self._idle: list[_Connection] = []
-        self._free = asyncio.Semaphore(_MOST_CONNECTIONS)
+        self._free = asyncio.Semaphore(most)
 
     async def ask(self, case: Case, due_s: float) -> Answer:
         """Send a request that was due at a time of the loop's clock, unless it is too late."""
@@ -209,39 +212,67 @@ def arrivals(rate_per_s: float, seconds: float, seed: int) -> Iterator[float]:
         at += draw.expovariate(rate_per_s)
 
 
-async def _offer(port: int, case: Case, rate_per_s: float, seconds: float) -> list[Answer]:
-    loop = asyncio.get_running_loop()
-    pool = _Pool(port)
-    began_s = loop.time()
-    tasks = []
-    for at in arrivals(rate_per_s, seconds, seed=0):
-        due_s = began_s + at
-        if due_s > loop.time():
-            await asyncio.sleep(due_s - loop.time())
-        tasks.append(loop.create_task(pool.ask(case, due_s)))
-    answers = await asyncio.gather(*tasks)
-    pool.close()
-    return answers
+@dataclass(frozen=True)
+class Share:
+    """What one of several generators does of all that is sent.
 
+    Args:
+        port: of the server.
+        number: of the generator, from 0.
+        of: so many.
+    """
 
-def offer(port: int, case: Case, times: float, sustainable: float, seconds: float) -> Seen:
-    """A run at a multiple of the sustainable rate."""
-    used_s = time.process_time()
-    answers = asyncio.run(_offer(port, case, times * sustainable, seconds))
-    share = (time.process_time() - used_s) / seconds
-    good = sorted(a.seconds for a in answers if a.status == _ANSWERED and a.seconds <= DEADLINE_S)
-    codes = Counter(answer.status for answer in answers)
-    refused = sum(codes[code] for code in _REFUSED)
-    return Seen(
-        times,
-        len(answers) / seconds,
-        len(good) / seconds,
-        refused / len(answers),
-        1 - (len(good) + refused) / len(answers),
-        good[len(good) // 2] if good else 0.0,
-        good[int(0.99 * len(good))] if good else 0.0,
-        share,
-    )
+    port: int
+    number: int
+    of: int
+
+    def connections(self) -> _Pool:
+        return _Pool(self.port, _MOST_CONNECTIONS // self.of)
+
+    def press(self, case: Case, seconds: float) -> Load:
+        """As many connections as keep the engine busy."""
+        request = case.request(deadline_s=30.0)
+        return press(self.port, request, max(1, _CONNECTIONS // self.of), seconds)
+
+    def offer(self, case: Case, rate_per_s: float, seconds: float) -> tuple[list[Answer], float]:
+        """Arrivals at its share of a rate: their answers, and how much of a core it took."""
+        used_s = time.process_time()
+        answers = asyncio.run(self._offer(case, rate_per_s / self.of, seconds))
+        return answers, (time.process_time() - used_s) / seconds
+
+    async def _offer(self, case: Case, rate_per_s: float, seconds: float) -> list[Answer]:
+        loop = asyncio.get_running_loop()
+        pool = self.connections()
+        began_s = loop.time()
+        tasks = []
+        for at in arrivals(rate_per_s, seconds, seed=self.number):
+            due_s = began_s + at
+            if due_s > loop.time():
+                await asyncio.sleep(due_s - loop.time())
+            tasks.append(loop.create_task(pool.ask(case, due_s)))
+        answers = await asyncio.gather(*tasks)
+        pool.close()
+        return answers
+
+    def burst(self, case: Case, clients: int) -> dict[str, list[tuple[bool, int]]]:
+        """Its share of so many clients within a second: of those that come back as they were told,
+        and of those that do after a fixed time, whether each was served and how often it asked."""
+        return asyncio.run(self._burst(case, clients // self.of))
+
+    async def _burst(self, case: Case, clients: int) -> dict[str, list[tuple[bool, int]]]:
+        loop = asyncio.get_running_loop()
+        pool = self.connections()
+        draw = random.Random(self.number)
+        began_s = loop.time()
+        names = [tuple(_WAITS)[number % len(_WAITS)] for number in range(clients)]
+        results = await asyncio.gather(
+            *(_come_back(pool, case, began_s + draw.random(), _WAITS[name]) for name in names)
+        )
+        pool.close()
+        return {
+            wanted: [result for result, name in zip(results, names, strict=True) if name == wanted]
+            for wanted in _WAITS
+        }
 
 
 async def _come_back(
@@ -258,67 +289,109 @@ async def _come_back(
     return False, _TRIES
 
 
-async def _burst(port: int, case: Case, clients: int) -> dict[str, float]:
-    loop = asyncio.get_running_loop()
-    pool = _Pool(port)
-    draw = random.Random(0)
-    began_s = loop.time()
-
-    def patient(answer: Answer) -> float:
-        return answer.retry_after_s
-
-    def impatient(_: Answer) -> float:
-        return _IMPATIENT_S
-
-    kinds = [(patient, impatient)[number % 2] for number in range(clients)]
-    results = await asyncio.gather(
-        *(_come_back(pool, case, began_s + draw.random(), kind) for kind in kinds)
+def seen(times: float, seconds: float, parts: Sequence[tuple[list[Answer], float]]) -> Seen:
+    """A run of so many seconds at a multiple of the sustainable rate, from what each generator's
+    `Share.offer` gave."""
+    answers = [answer for some, _ in parts for answer in some]
+    good = sorted(a.seconds for a in answers if a.status == _ANSWERED and a.seconds <= DEADLINE_S)
+    codes = Counter(answer.status for answer in answers)
+    refused = sum(codes[code] for code in _REFUSED)
+    return Seen(
+        times,
+        len(answers) / seconds,
+        len(good) / seconds,
+        refused / len(answers),
+        1 - (len(good) + refused) / len(answers),
+        good[len(good) // 2] if good else 0.0,
+        good[int(0.99 * len(good))] if good else 0.0,
+        max(share for _, share in parts),
     )
-    pool.close()
-    found = {}
-    for name, wanted in (("as_told", patient), ("fixed", impatient)):
-        own = [result for result, kind in zip(results, kinds, strict=True) if kind is wanted]
-        found[f"{name}_served"] = sum(served for served, _ in own) / len(own)
-        found[f"{name}_asked"] = sum(asked for _, asked in own) / len(own)
-    return found
+
+
+_WAITS: dict[str, Callable[[Answer], float]] = {
+    "as_told": lambda answer: answer.retry_after_s,
+    "fixed": lambda _: _IMPATIENT_S,
+}
+"""Seconds until a client asks again."""
+
+
+class Generators:
+    """Processes that send together.
+
+    Args:
+        processes: that run them.
+        port: of the server.
+        count: how many.
+    """
+
+    def __init__(self, processes: Executor, port: int, count: int) -> None:
+        self._processes = processes
+        self._shares = [Share(port, number, count) for number in range(count)]
+
+    def press(self, case: Case, seconds: float) -> float:
+        """Answers a second with as many connections as keep the engine busy."""
+        loads = self._processes.map(Share.press, *self._with(case, seconds))
+        return sum(load.requests_per_s for load in loads)
+
+    def offer(self, case: Case, times: float, sustainable: float, seconds: float) -> Seen:
+        """A run at a multiple of the sustainable rate."""
+        words = self._with(case, times * sustainable, seconds)
+        return seen(times, seconds, [*self._processes.map(Share.offer, *words)])
+
+    def burst(self, case: Case, clients: int) -> dict[str, float]:
+        """Of each kind of client the share that was served, and how often one asked."""
+        parts = [*self._processes.map(Share.burst, *self._with(case, clients))]
+        found = {}
+        for name in _WAITS:
+            own = [result for part in parts for result in part[name]]
+            found[f"{name}_served"] = sum(served for served, _ in own) / len(own)
+            found[f"{name}_asked"] = sum(asked for _, asked in own) / len(own)
+        return found
+
+    def _with(self, *words: Any) -> tuple[Sequence[Any], ...]:
+        """Each generator's arguments, as `Executor.map` takes them."""
+        return self._shares, *([word] * len(self._shares) for word in words)
 
 
 @contextmanager
-def _server(workers: int) -> Iterator[int]:
-    """Candor on all processors but one, this process on that one."""
+def _server(workers: int, count: int) -> Iterator[Generators]:
+    """Candor on all processors but those of the generators."""
     usable = sorted(os.sched_getaffinity(0))
-    own, its = {usable[-1]}, set(usable[:-1]) or set(usable)
+    own, its = set(usable[-count:]), set(usable[:-count]) or set(usable)
+    spawn = multiprocessing.get_context("spawn")
     os.sched_setaffinity(0, its)
     try:
         environment = {"CANDOR_PRECISION": "float32", "CANDOR_WORKERS": str(workers)}
         with candor(**environment, CANDOR_LOG_LEVEL="error") as port:
             os.sched_setaffinity(0, own)
-            yield port
+            with ProcessPoolExecutor(count, mp_context=spawn) as processes:
+                yield Generators(processes, port, count)
     finally:
         os.sched_setaffinity(0, usable)
 
 
-def measure(case: Case, seconds: float, rounds: int, workers: int = 1) -> dict[str, Any]:
+def measure(
+    case: Case, seconds: float, rounds: int, workers: int = 1, count: int = 1
+) -> dict[str, Any]:
     """All rates of one case, in rounds; of each rate the run of the best goodput."""
-    with _server(workers) as port:
-        request = case.request(deadline_s=30.0)
-        press(port, request, _CONNECTIONS, 2.0)
-        sustainable = press(port, request, _CONNECTIONS, seconds).requests_per_s
+    with _server(workers, count) as generators:
+        generators.press(case, 2.0)
+        sustainable = generators.press(case, seconds)
         runs = [
-            [offer(port, case, times, sustainable, seconds) for times in TIMES]
+            [generators.offer(case, times, sustainable, seconds) for times in TIMES]
             for _ in range(rounds)
         ]
-        seen = [
+        best_runs = [
             max(of_rate, key=lambda run: run.goodput_per_s) for of_rate in zip(*runs, strict=True)
         ]
-        burst = asyncio.run(_burst(port, case, int(_BURST_S * sustainable)))
-    best = max(run.goodput_per_s for run in seen)
+        burst = generators.burst(case, int(_BURST_S * sustainable))
+    best = max(run.goodput_per_s for run in best_runs)
     return {
         "case": case.name,
         "sustainable_per_s": sustainable,
         "deadline_s": DEADLINE_S,
-        "runs": [asdict(run) for run in seen],
-        "goodput_at_5": seen[-1].goodput_per_s / best,
+        "runs": [asdict(run) for run in best_runs],
+        "goodput_at_5": best_runs[-1].goodput_per_s / best,
         "retry_after": burst,
     }
 
@@ -329,12 +402,20 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="write the result as JSON here")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=1, help="see CANDOR_WORKERS")
+    parser.add_argument("--generators", type=int, default=1, help="processes that send")
+    parser.add_argument("--passes", type=int, nargs="*", help="only the cases of so many")
     parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
     arguments = parser.parse_args()
     console = Console(width=140)
     cases = []
     for case in CASES:
-        cases.append(measure(case, arguments.seconds, arguments.rounds, arguments.workers))
+        if arguments.passes and case.passes not in arguments.passes:
+            continue
+        cases.append(
+            measure(
+                case, arguments.seconds, arguments.rounds, arguments.workers, arguments.generators
+            )
+        )
         console.print(_table(cases[-1]))
     if arguments.output:
         result = {
@@ -342,6 +423,7 @@ def main() -> None:
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": versions(),
             "workers": arguments.workers,
+            "generators": arguments.generators,
             "cases": cases,
         }
         arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

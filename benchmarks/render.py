@@ -112,12 +112,22 @@ def service_section(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _apart(result: dict[str, Any]) -> str:
+    """Which processors serve, and which send."""
+    generators, workers = result.get("generators", 1), result["workers"]
+    if generators == 1 and workers == 1:
+        return "one of which the load generator has to itself"
+    return (
+        f"{generators} of which the load generators have to themselves, `CANDOR_WORKERS={workers}`"
+    )
+
+
 def overload_section(result: dict[str, Any]) -> str:
     """The README's section about more load than can be served."""
     machine = result["machine"]
     lines = [
         f"Seen on {_where(result)}, with a load average of {machine['load_average'][0]:.0f} on",
-        f"{machine['cpus']} processors, one of which the load generator has to itself: requests",
+        f"{machine['cpus']} processors, {_apart(result)}: requests",
         "arrive at random, whether earlier ones were answered or not, each with a deadline of",
         f"{result['cases'][0]['deadline_s']:g} s. Each figure is of the best of several rounds.",
         "",
@@ -236,6 +246,7 @@ SECTIONS = {
     "engine": engine_section,
     "service": service_section,
     "overload": overload_section,
+    "overload_workers": overload_section,
     "pools": pools_section,
     "soak": soak_section,
     "page": page_section,

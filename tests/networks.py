@@ -70,7 +70,7 @@ class LockedDropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.rnn(x)[0]
         if self.training:
-            kept = torch.full((hidden.shape[0], 1, hidden.shape[2]), 0.7)
+            kept = hidden.new_full((hidden.shape[0], 1, hidden.shape[2]), 0.7)
             hidden = hidden * torch.bernoulli(kept) / 0.7
         output: Tensor = self.head(hidden[:, -1])
         return output
@@ -209,12 +209,13 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         padding = None
         if self.padded:
-            padding = torch.zeros(x.shape[:2], dtype=torch.bool)
+            padding = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
             padding[:, -1] = True
         x = x if self.batch_first else x.transpose(0, 1)
         mask = None
         if self.causal:
-            mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
+            square = x.shape[1], x.shape[1]
+            mask = torch.ones(square, dtype=torch.bool, device=x.device).triu(1)
         hidden = self.encoder(x, mask, padding)
         output: Tensor = self.head(hidden.mean(1 if self.batch_first else 0))
         return output

@@ -35,7 +35,7 @@ from rich.console import Console
 
 from benchmarks.machine import machine, versions
 from benchmarks.networks import NETWORKS
-from benchmarks.overload import Case, offer
+from benchmarks.overload import Case, Share, seen
 from benchmarks.scaling import model, report, simulation
 from benchmarks.scaling.measure import (
     GENERATOR,
@@ -138,17 +138,18 @@ def at_loads(kind: Kind, seconds: float) -> dict[str, Any]:
         alone, full = measure(replica, kind, seconds)
         for times in LOADS:
             case = Case("", kind.rows, kind.passes)
-            seen = offer(replica.port, case, times, full.requests_per_s, seconds)
+            rate_per_s = times * full.requests_per_s
+            run = seen(times, seconds, [Share(replica.port, 0, 1).offer(case, rate_per_s, seconds)])
             simulated = simulation.at_load(
                 times, cost(alone, full), together=full.together, processors=1, **batching(kind)
             )
             runs.append(
                 {
                     "load": times,
-                    "offered_per_s": seen.offered_per_s,
-                    "in_time_per_s": seen.goodput_per_s,
-                    "p50_s": seen.p50_s,
-                    "p99_s": seen.p99_s,
+                    "offered_per_s": run.offered_per_s,
+                    "in_time_per_s": run.goodput_per_s,
+                    "p50_s": run.p50_s,
+                    "p99_s": run.p99_s,
                     "simulated_p50_s": simulation.quantile(simulated, 0.5),
                     "simulated_p99_s": simulation.quantile(simulated, 0.99),
                 }

@@ -43,12 +43,16 @@ class Ensemble:
         self._samplers = tuple(samplers)
         self.device = samplers[0].device
         self.dropping = _dropping(self._samplers)
-        self.strategy = _strategy(self._samplers)
         self.precision = ", ".join(dict.fromkeys(sampler.precision for sampler in samplers))
 
     @property
     def members(self) -> int:
         return len(self._samplers)
+
+    @property
+    def strategy(self) -> Choice:
+        """How each member's passes are run."""
+        return _strategy(self._samplers)
 
     def deterministic_members(self, inputs: Tensor) -> Tensor:
         """See `Posterior.deterministic_members`."""

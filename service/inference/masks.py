@@ -85,12 +85,19 @@ class Streams:
         """
 
         def words(values: Sequence[int], *shape: int) -> Tensor:
-            return torch.tensor(values, dtype=torch.int64, device=device).view(*shape)
+            # What is made where it is needed can be recorded on a GPU, and waits for no copy.
+            if isinstance(values, range):
+                made = torch.arange(values.start, values.stop, values.step, device=device)
+            elif len(values) == 1:
+                made = torch.full((1,), values[0], dtype=torch.int64, device=device)
+            else:
+                made = torch.tensor(values, dtype=torch.int64, device=device)
+            return made.view(*shape)
 
         state = _absorb(words([_signed(self.seed)], 1, 1), words([site], 1, 1))
-        state = _absorb(state, words(list(self.passes), -1, 1))
+        state = _absorb(state, words(self.passes, -1, 1))
         if self.rows is not None and by_row:
-            state = _absorb(state, words(list(self.rows), 1, -1))
+            state = _absorb(state, words(self.rows, 1, -1))
         steps = torch.arange(1, count // 2 + count % 2 + 1, device=device)
         numbers = _mix_(state[..., None] + steps * _GAMMA)
         return numbers.view(torch.int32)[..., :count]

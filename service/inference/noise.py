@@ -262,11 +262,13 @@ def _scale(scale: float, like: Tensor) -> Tensor | float:
     """
     if like.dtype not in (torch.float16, torch.bfloat16):
         return scale
-    near = torch.tensor(scale, dtype=like.dtype, device=like.device)
+    # On the CPU: a GPU would be waited for, and records nothing that waits.
+    near = torch.tensor(scale, dtype=like.dtype)
     if near.item() == scale:
         return scale
     toward = torch.full_like(near, float("inf") if near.item() < scale else 0.0)
     other = torch.nextafter(near, toward)
     share = (scale - near.item()) / (other.item() - near.item())
     numbers = torch.arange(like.shape[-1], dtype=torch.float64, device=like.device)
-    return torch.where((numbers * _GOLDEN) % 1.0 < share, other, near)
+    chosen = torch.where((numbers * _GOLDEN) % 1.0 < share, other.item(), near.item())
+    return chosen.to(like.dtype)

@@ -7,6 +7,7 @@ test.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -17,6 +18,9 @@ from service.inference.draws import Draw
 from service.inference.masks import exponential, keep, normal, uniform
 
 aten = torch.ops.aten
+
+# A layer by itself is not what a GPU's library was given its weights for; it copies them then.
+warnings.filterwarnings("ignore", "RNN module weights are not part", UserWarning)
 
 
 class Source(Protocol):

@@ -129,7 +129,7 @@ class Sampler:
     ) -> None:
         self._network = network
         self.dropping = dropping
-        self.strategy = strategy
+        self._strategy = strategy
         self.device = device
         self.precision = precision
         self.form = form
@@ -137,12 +137,21 @@ class Sampler:
         self.memory_bytes = memory_bytes
         self._plain = plain
         self._program = program
+        self._recorded = recorded
         self._fast: Way | None = recorded or program
         self._bank = bank
         self._alone: int | None = None
         self._several: tuple[int, Workers] | None = None
         self._most: int | None = None
         self._costs: dict[tuple[int, ...], _Cost] = {}
+
+    @property
+    def strategy(self) -> Choice:
+        """How passes are run, and why no better way; what became impossible since is added."""
+        if self._recorded is None or not self._recorded.refusal:
+            return self._strategy
+        reasons = filter(None, (self._strategy.reason, self._recorded.refusal))
+        return Choice(self._strategy.name, "; ".join(reasons))
 
     def deterministic(self, inputs: Tensor) -> Tensor:
         """Dropout off: exactly `network.eval()(inputs)`. Inputs [B, D...] → outputs [B, ...]."""
@@ -235,8 +244,8 @@ class Sampler:
                     self._several = several
                     word = f"long runs {len(several[1])} chunks at a time"
                     self._words = (*self._words, word)
-                    reason = f"{self.strategy.reason}; {word}"
-                    self.strategy = Choice(self.strategy.name, reason)
+                    reason = f"{self._strategy.reason}; {word}"
+                    self._strategy = Choice(self._strategy.name, reason)
         return self
 
     def shrink(self, row_passes: int) -> None:
@@ -256,7 +265,7 @@ class Sampler:
 
     def _measure(self, row: Tensor) -> _Cost:
         way = self.way_for(row)
-        noise = Noise([NoiseBank(0, 0)], range(1), 1)
+        noise = Noise([NoiseBank(0, 0, lasting=False)], range(1), 1)
         opened: list[Boundary] = []
         outputs: list[Tensor] = []
         with torch.inference_mode():
@@ -566,7 +575,7 @@ def build_sampler(
         sentences += words
         own_precision = form.precision
         if device.type == "cuda":
-            recorded, refusal = record(program, example(3), NoiseBank(seed, noise_bytes))
+            recorded, refusal = record(program, example(4), NoiseBank(seed, noise_bytes))
             sentences += [refusal] if refusal else []
         choice = Choice(Strategy.SAMPLING_PROGRAM, "; ".join(sentences))
     sampler = Sampler(

@@ -143,7 +143,7 @@ def inspect(
             "scaled_dot_product_attention with dropout_p, torch.bernoulli and torch.rand in "
             "the network's forward. If a module drops only under a condition of its own, name its "
             "class under `stochastic` in model.toml; if it is meant to have none, write "
-            "deterministic = true there"
+            "deterministic = true there" + (f". But {warning}" if warning else "")
         )
     batch_dims, reason = _batch_dims(network, modules, example, seen)
     sites = _probe(network, modules, inputs, seen, batch_dims)

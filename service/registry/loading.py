@@ -42,6 +42,7 @@ from service.inference.masks import member_seed
 from service.inference.outputs import check_outputs, values
 from service.inference.posterior import Posterior
 from service.inference.prediction import Prediction, Request, always
+from service.inference.recorded import nothing_recorded
 from service.inference.sampler import Sampler, build_sampler
 from service.inference.sites import output_tensor
 from service.inference.tuning import Tuned
@@ -337,22 +338,23 @@ def _load_member(
     output_shape = _verify_deterministic(network, manifest, example)
     if first is not None:
         _check_alike(network, output_shape, first)
-    sampler = build_sampler(
-        network,
-        example,
-        device=resources.device,
-        memory_bytes=resources.memory_bytes,
-        noise_bytes=resources.noise_bytes,
-        seed=member_seed(manifest.seed, number),
-        passes=manifest.passes,
-        precision=resources.precision,
-        to_values=functools.partial(values, manifest.task),
-        stochastic=manifest.stochastic,
-        deterministic=manifest.deterministic,
-        off=off,
-        variable=[i + 1 for i, size in enumerate(manifest.input.shape) if size == -1],
-        like=like,
-    )
+    with nothing_recorded(resources.device):
+        sampler = build_sampler(
+            network,
+            example,
+            device=resources.device,
+            memory_bytes=resources.memory_bytes,
+            noise_bytes=resources.noise_bytes,
+            seed=member_seed(manifest.seed, number),
+            passes=manifest.passes,
+            precision=resources.precision,
+            to_values=functools.partial(values, manifest.task),
+            stochastic=manifest.stochastic,
+            deterministic=manifest.deterministic,
+            off=off,
+            variable=[i + 1 for i, size in enumerate(manifest.input.shape) if size == -1],
+            like=like,
+        )
     return _Member(network, sampler, example, output_shape)
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from service.errors import DeadlineUnreachable, QueueFull
 from service.types import Priority
 
-OF_DEADLINE = {Priority.HIGH: 0.75, Priority.NORMAL: 0.75, Priority.LOW: 0.5}
-"""Share of its time that a request may be expected to take. Estimates err and a queue that is full
-up to the deadline answers just too late; while this much waits the engine is not short of work."""
+OF_DEADLINE = {Priority.HIGH: 2 / 3, Priority.NORMAL: 2 / 3, Priority.LOW: 0.5}
+"""Share of its time that a request may be expected to take. Estimates err, by a third where much is
+refused beside, and a queue that is full up to the deadline answers just too late; while this much
+waits the engine is not short of work."""
 
 _RETRY_AFTER_S = 1.0
 _LONGEST_RETRY_S = 10.0

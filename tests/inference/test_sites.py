@@ -261,7 +261,7 @@ class _Noise(nn.Module):
 
 
 def test_stochastic_names_a_class_that_no_rule_can_know() -> None:
-    with pytest.raises(NoStochasticSite):
+    with pytest.raises(NoStochasticSite, match=r"But the network does not run in train mode .*no "):
         look(_Conditional(), 6)
     sites = look(_Conditional(), 6, also=("_Noise",)).sites
     assert [(site.path, site.kind, site.inert) for site in sites] == [("noise", "rand", False)]

@@ -22,12 +22,12 @@ def test_time_passes_and_others_come() -> None:
 @pytest.mark.parametrize(
     ("end_s", "begin_s", "left_s", "within_s", "late"),
     [
-        (0.7, 0.5, 1.0, 9.0, False),
-        (0.8, 0.5, 1.0, 9.0, True),
+        (0.6, 0.5, 1.0, 9.0, False),
+        (0.7, 0.5, 1.0, 9.0, True),
         # Whoever could begin now is let in, however long it takes: nobody else would be served.
         (5.0, 0.0, 1.0, 9.0, False),
         (5.0, -1.0, 1.0, 9.0, False),
-        (0.7, 0.5, 1.0, 0.4, True),
+        (0.6, 0.5, 1.0, 0.4, True),
     ],
 )
 def test_whoever_would_take_too_much_of_its_time_is_late(
@@ -45,7 +45,7 @@ def test_nobody_comes_back_at_the_time_of_another() -> None:
     admission = Admission()
     told = []
     for full in ("", "no room", "", "no room"):
-        outlook = Outlook(0.75 + 0.25, 0.9, full, each_s=0.25)
+        outlook = Outlook(2 / 3 + 0.25, 0.9, full, each_s=0.25)
         with pytest.raises(QueueFull) as caught:
             admission.check(outlook, Priority.NORMAL, 1.0, 9.0, NOW)
         told.append(caught.value.retry_after_s)
