@@ -3,19 +3,20 @@
 Requests arrive at random times (Poisson, seeded), whether earlier ones were answered or not, each
 with a deadline. They come through a gateway with at most 2,048 connections, which passes on what is
 left of the time (`X-Request-Timeout`) and does not send what is too late. *Goodput* is the answers
-within their deadline, a second. The sustainable rate is
-measured first, with as many connections as keep the engine busy; then arrivals come at a half, one,
-two and five times that rate. What should hold: at five times, goodput stays at 90 % of the best or
-more, because what cannot be served in time is refused before its body is read, and what was
-accepted and became late is not computed. The rates take turns, round by round, and each one's best
-round counts, so that a busy moment of the machine spoils nobody.
+within their deadline, a second. The sustainable rate is measured first, with as many connections as
+keep the engine busy; then arrivals come at a half, one, two and five times that rate. What should
+hold: at five times, goodput stays at 90 % of the best or more, because what cannot be served in
+time is refused before its body is read, and what was accepted and became late is not computed. The
+rates take turns, round by round, and each one's best round counts, so that a busy moment of the
+machine spoils nobody.
 
 The load generator has one processor to itself (with `--generators`, several and as many processes)
-and the server the others. A refusal takes the server some 60 microseconds of them, and at five
-times the load there are four for each answer: where an answer takes only ten times as long as a
-refusal, a third of the server goes into refusing, whatever it does. So three cases, by what an
-answer costs: some ten milliseconds, some two, and half a one. With `--workers`, and processors for
-them, other processes than the engine's do the refusing.
+and the server the others. A refusal takes the server some 60 microseconds of them when it does
+nothing else, and two to three times as long between steps of the engine, and at five times the load
+there are four for each answer: where an answer takes only ten times as long, refusing takes most of
+the server, whatever it does. So three cases, by what an answer costs: some ten milliseconds, some
+two, and half a one. With `--workers`, and processors for them, other processes than the engine's do
+the refusing.
 
 Retry-After is tried on a burst: five seconds of arrivals in one. Half of the clients come back when
 they were told, half after a fixed quarter of a second, each up to three times.
