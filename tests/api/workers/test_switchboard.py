@@ -311,8 +311,8 @@ def test_a_worker_refuses_what_the_queue_could_not_do_in_time_as_long_as_so_much
             while not refuses(both, 1.0):
                 await asyncio.sleep(0.001)
             assert not refuses(both, 100.0)
-            assert not refuses(both, 100.0, coming=32)
-            assert refuses(both, 100.0, coming=33)
+            assert not refuses(both, 100.0, coming=28)
+            assert refuses(both, 100.0, coming=29)
             both.outlooks = None
             while refuses(both, 1.0):
                 await asyncio.sleep(0.001)
