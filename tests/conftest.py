@@ -16,6 +16,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # neighbours down and is no faster itself.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import pytest
 import torch
 
@@ -24,6 +25,9 @@ from tests.quick import load_quickly
 
 torch.set_num_threads(1)
 load_quickly()
+# The same cases each time, however long a busy machine takes for one.
+hypothesis.settings.register_profile("seeded", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("seeded")
 
 _ORDER = ("e2e", "statistical", "assessment", "registry", "store", "inference")
 

@@ -73,7 +73,8 @@ def test_positions_are_between_zero_and_one_and_keep_the_order(
     quantiles = sorted(float(value) for value in reference)
     found = position(np.sort(np.array(values)), quantiles)
     assert ((found >= 0) & (found <= 1)).all()
-    assert (np.diff(found) >= 0).all()
+    # Between two quantiles it is rounded twice.
+    assert (np.diff(found) >= -2 * np.finfo(np.float64).eps).all()
 
 
 def test_confidence_is_of_the_label() -> None:
