@@ -270,10 +270,10 @@ def _all_digits(device: torch.device) -> Iterator[None]:
 
     One row may be computed otherwise than several then, with an error that hides a wrong mask's.
     """
-    before = torch.backends.cudnn.allow_tf32
-    if device.type != "cuda" or not before:
+    if device.type != "cuda":
         yield
         return
+    before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
         yield
