@@ -141,8 +141,8 @@ def test_200_concurrent_clients_each_get_their_own_rows(shipped: Server, masks: 
     with httpx.Client(timeout=60.0, limits=httpx.Limits(max_connections=200)) as client:
 
         def ask(body: dict[str, Any]) -> dict[str, Any]:
-            # Whoever is told to come back does: one long pause of a busy machine makes all that waits
-            # look late.
+            # Whoever is told to come back does: one long pause of a busy machine makes all that
+            # waits look late.
             while (response := client.post(shipped.url + "/predict", json=body)).status_code == 429:
                 time.sleep(float(response.headers["Retry-After"]))
             assert response.status_code == 200, response.text
