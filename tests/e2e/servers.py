@@ -30,6 +30,7 @@ from typing import IO, Any, Protocol
 import httpx
 
 from tests.e2e.forking import Forked
+from tests.waiting import wait_for
 
 SHIPPED = Path(__file__).parents[2] / "models"
 _ADDRESS = re.compile(r"https?://[\d.]+:\d+")
@@ -68,6 +69,15 @@ class Server:
     def get(self, path: str) -> httpx.Response:
         """GET a path."""
         return self.request("GET", path)
+
+    def says(self, words: str) -> list[str]:
+        """Waits until it has printed a line that holds these words; all such lines."""
+
+        def found() -> list[str]:
+            return [line for line in self.printed if words in line]
+
+        wait_for(lambda: bool(found()), otherwise=lambda: "".join(self.printed))
+        return found()
 
     def request(self, method: str, path: str, **more: Any) -> httpx.Response:
         """Any request, on a connection of its own; `more` as httpx takes it."""

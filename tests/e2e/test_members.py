@@ -31,7 +31,7 @@ def test_members_are_served_as_one_model(tmp_path: Path) -> None:
             "weights-2.safetensors is missing"
             in server.get("/models/gap").json()["versions"][0]["reason"]
         )
-        assert any("5 members, 1 dropout sites" in line for line in server.printed)
+        server.says("5 members, 1 dropout sites")
 
         evaluated = server.post("/eval", {"inputs": INPUTS, "model": "mine"}).json()
         assert evaluated["version"] == 2

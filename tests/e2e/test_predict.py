@@ -305,6 +305,6 @@ def test_the_front_door_is_the_page_and_the_documentation_needs_no_other_host(
 def test_the_announced_curl_line_works_when_pasted(shipped: Server) -> None:
     import subprocess
 
-    line = next(line for line in shipped.printed if line.strip().startswith("curl "))
+    line = shipped.says("  curl ")[0]
     done = subprocess.run(line, shell=True, capture_output=True, check=True, timeout=60)
     assert json.loads(done.stdout)["passes"] == 50

@@ -270,7 +270,7 @@ def test_a_worker_that_is_killed_is_replaced_and_nobody_elses_request_suffers(
             thread.join()
         assert {*outcomes} <= {"<Response [200 OK]>", "lost"}, outcomes
         assert outcomes["lost"] <= 4
-        assert any("another is started" in line for line in server.printed)
+        server.says("another is started")
         assert server.post("/eval", {"model": "good", "inputs": [ROW]}).status_code == 200
 
 
