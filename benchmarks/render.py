@@ -114,7 +114,7 @@ def service_section(result: dict[str, Any]) -> str:
 
 def _apart(result: dict[str, Any]) -> str:
     """Which processors serve, and which send."""
-    generators, workers = result.get("generators", 1), result["workers"]
+    generators, workers = result["generators"], result["workers"]
     if generators == 1 and workers == 1:
         return "one of which the load generator has to itself"
     return (

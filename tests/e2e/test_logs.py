@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 
 from tests.e2e.servers import Server, serving
 from tests.repositories import FRAGILE, write_model
+from tests.waiting import wait_for
 
 INPUT = 0.123456789
 SECRET = "sesame-opens-this"
@@ -32,18 +32,17 @@ def ask(server: Server, number: str, method: str, path: str, body: object = None
 
 def line_of(server: Server, number: str, logger: str) -> dict[str, Any]:
     """The line of a request that a logger wrote; it may come a moment after the answer."""
-    deadline = time.monotonic() + 30.0
-    while True:
-        found = [
+
+    def found() -> list[dict[str, Any]]:
+        return [
             line
             for line in lines(server)
             if line.get("request_id") == number and line["logger"] == logger
         ]
-        if found:
-            assert len(found) == 1
-            return found[0]
-        assert time.monotonic() < deadline, "".join(server.printed)
-        time.sleep(0.02)
+
+    wait_for(lambda: bool(found()), 30.0, otherwise=lambda: "".join(server.printed))
+    [line] = found()
+    return line
 
 
 def lines(server: Server) -> list[dict[str, Any]]:
@@ -95,10 +94,7 @@ def test_no_inputs_and_no_secrets_are_written(server: Server) -> None:
     ask(server, "r-7", "POST", f"/predict?token={SECRET}", {"inputs": [*rows, rows]})
     ask(server, "r-8", "POST", "/query", {"inputs": rows, "k": 1, "x": INPUT})
     server.request("GET", "/models", headers={"Authorization": f"Bearer {SECRET}x"})
-    deadline = time.monotonic() + 30.0
-    while 'candor_samples_kept_total{model="fragile"} ' not in metrics_of(server):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(lambda: 'candor_samples_kept_total{model="fragile"} ' in metrics_of(server), 30.0)
     for number in ("r-6", "r-7", "r-8"):
         line_of(server, number, "service.access")
     printed = "".join(server.printed)

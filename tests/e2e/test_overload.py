@@ -14,6 +14,7 @@ import pytest
 
 from tests.e2e.servers import Server, serving
 from tests.repositories import SLOW, write_model
+from tests.waiting import wait_for
 
 ROW = [0.0, 0.0, 0.0, 0.0]
 
@@ -131,17 +132,14 @@ def test_exactly_the_excess_is_refused_and_the_lowest_priority_first(loaded: Ser
         body = {"model": "slow", "inputs": [[0]]}
         return loaded.post("/eval", body, headers=headers).status_code
 
-    def wait_for(accepted: int) -> None:
-        until_s = time.monotonic() + 10.0
-        while _metric(loaded, "candor_requests_in_flight") < accepted:
-            assert time.monotonic() < until_s
-            time.sleep(0.01)
+    def until_accepted(number: int) -> None:
+        wait_for(lambda: _metric(loaded, "candor_requests_in_flight") >= number, 10.0)
 
     with ThreadPoolExecutor(12) as pool:
         busy = pool.submit(loaded.post, "/eval", {"model": "slow", "inputs": [[2500]]})
-        wait_for(1)
+        until_accepted(1)
         low = [pool.submit(ask, "low") for _ in range(4)]
-        wait_for(5)
+        until_accepted(5)
         # One runs and four wait: each of these takes the place of one of them.
         higher = [pool.submit(ask, priority) for priority in ("normal", "normal", "high", "high")]
         assert [request.result() for request in low] == [429] * 4

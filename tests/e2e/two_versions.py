@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import runpy
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +15,11 @@ from safetensors.torch import save_model
 from benchmarks.quality import held_out
 from service.client import Client
 from tests.e2e.servers import Server, copied, serving
+from tests.waiting import wait_for
 
 _SEEN = 100
 _STEPS = 100
 _BATCH = 64
-_WAIT_S = 60.0
 
 
 def write_two_digits(root: Path) -> None:
@@ -56,10 +55,8 @@ def keep(
     with Client(server.url) as client:
         for row in range(0, len(rows), 10):
             client.predict(rows[row : row + 10], model=model, version=1)
-        ends_s = time.monotonic() + _WAIT_S
-        while len(kept := client.samples(model=model, limit=1000).samples) < len(rows):
-            assert time.monotonic() < ends_s
-            time.sleep(0.05)
+        wait_for(lambda: len(client.samples(model=model, limit=1000).samples) >= len(rows))
+        kept = client.samples(model=model, limit=1000).samples
         places = {row.tobytes(): place for place, row in enumerate(rows)}
         for sample in kept:
             label = labels(places[sample.input.astype(np.float32).tobytes()])

@@ -11,13 +11,16 @@ import gc
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 
+from service.inference.boundary import Boundary
 from service.inference.noise import Noise, NoiseBank
 from service.inference.program import Program, build_program
-from service.inference.recorded import Recorded, nothing_recorded
+from service.inference.recorded import Recorded, _Recording, nothing_recorded
 from service.inference.sampler import Sampler, build_sampler
 from service.inference.sightings import switched
 from service.inference.sites import inspect
@@ -98,6 +101,29 @@ def test_what_cannot_be_recorded_any_more_is_run_as_it_is_and_says_so(
     # It is tried once, and said once.
     assert recorded.tried == 1
     assert [r.levelno for r in caplog.records if reason in r.message] == [logging.WARNING]
+
+
+class _Full(Recorded):
+    """Has memory for one recording."""
+
+    def _record(self, boundary: Boundary, noise: Noise) -> _Recording:
+        if self._recordings:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        outputs = self._program.run(boundary, noise)
+        return cast(_Recording, SimpleNamespace(replay=lambda _: outputs))
+
+
+def test_recordings_make_room_for_what_does_not_fit_beside_them() -> None:
+    program = program_of("mlp", CPU)
+    recorded = _Full(program)
+    inputs = example("mlp")(4)
+    with torch.inference_mode():
+        for rows in (4, 2):
+            opened = program.open(inputs[:rows])
+            noise = Noise([NoiseBank(0, 2**26)], range(3), rows)
+            torch.testing.assert_close(recorded.run(opened, noise), program.run(opened, noise))
+    assert recorded.refusal.endswith("CUDA out of memory")
+    assert [*recorded._recordings.values()] == [None], "the first was freed"
 
 
 def test_nothing_is_recorded_while_another_thread_loads() -> None:
