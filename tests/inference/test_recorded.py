@@ -20,7 +20,7 @@ import torch
 from service.inference.boundary import Boundary
 from service.inference.noise import Noise, NoiseBank
 from service.inference.program import Program, build_program
-from service.inference.recorded import Recorded, _Recording, nothing_recorded
+from service.inference.recorded import _RECORDINGS, Recorded, _Recording, nothing_recorded
 from service.inference.sampler import Sampler, build_sampler
 from service.inference.sightings import switched
 from service.inference.sites import inspect
@@ -103,14 +103,26 @@ def test_what_cannot_be_recorded_any_more_is_run_as_it_is_and_says_so(
     assert [r.levelno for r in caplog.records if reason in r.message] == [logging.WARNING]
 
 
-class _Full(Recorded):
+class _Remembering(Recorded):
+    """Notes how many passes it recorded, and gives what they gave then."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__(program)
+        self.recorded: list[int] = []
+
+    def _record(self, boundary: Boundary, noise: Noise) -> _Recording:
+        self.recorded.append(len(noise.passes))
+        outputs = self._program.run(boundary, noise)
+        return cast(_Recording, SimpleNamespace(replay=lambda _: outputs))
+
+
+class _Full(_Remembering):
     """Has memory for one recording."""
 
     def _record(self, boundary: Boundary, noise: Noise) -> _Recording:
         if self._recordings:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        outputs = self._program.run(boundary, noise)
-        return cast(_Recording, SimpleNamespace(replay=lambda _: outputs))
+        return super()._record(boundary, noise)
 
 
 def test_recordings_make_room_for_what_does_not_fit_beside_them() -> None:
@@ -124,6 +136,26 @@ def test_recordings_make_room_for_what_does_not_fit_beside_them() -> None:
             torch.testing.assert_close(recorded.run(opened, noise), program.run(opened, noise))
     assert recorded.refusal.endswith("CUDA out of memory")
     assert [*recorded._recordings.values()] == [None], "the first was freed"
+
+
+def test_recordings_are_kept_for_the_shapes_that_came_last() -> None:
+    recorded, bank = _Remembering(program_of("mlp", CPU)), NoiseBank(0, 2**26)
+
+    def run(passes: int) -> None:
+        recorded.run(opened, Noise([bank], range(passes), 2))
+
+    with torch.inference_mode():
+        opened = recorded.open(example("mlp")(2))
+        for passes in range(1, _RECORDINGS + 1):
+            run(passes)
+        run(1)
+        run(_RECORDINGS + 1)
+        assert recorded.recorded == [*range(1, _RECORDINGS + 2)]
+        # Of 33 the one that was longest not asked for is gone, and nothing else.
+        run(1)
+        assert len(recorded.recorded) == _RECORDINGS + 1
+        run(2)
+        assert recorded.recorded[-1] == 2
 
 
 def test_nothing_is_recorded_while_another_thread_loads() -> None:
