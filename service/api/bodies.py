@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from service.api.npz import npz
+from service.api.replies import Reply
 from service.api.scope import header
 from service.errors import InvalidInput, LimitExceeded, MalformedBody, UnsupportedMedia
 from service.registry.inputs import array_from_lists, conform
@@ -290,10 +291,10 @@ def wants_npz(request: Request) -> bool:
 
 def write_json(content: Mapping[str, Any]) -> Response:
     """Arrays are written as they are; NaN and infinity as null."""
-    return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type=JSON)
+    return Reply(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), JSON)
 
 
 def write_npz(content: Mapping[str, Any]) -> Response:
     """Every field that is not null as an array of its name; single values have no dimension."""
     arrays = {name: np.asarray(value) for name, value in content.items() if value is not None}
-    return Response(npz(arrays), media_type=NPZ)
+    return Reply(npz(arrays), NPZ)

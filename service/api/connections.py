@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import functools
 import http
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Protocol, cast
 
 import orjson
+from fastapi import Response
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.inference_protocol.errors import covers
+from service.api.replies import send_whole
 from service.api.scope import READ_S
 from service.metrics import Tally
 from service.settings import Settings
@@ -35,6 +38,8 @@ _RETRY_AFTER_S = 1
 _CHUNK_OVERHEAD = 16
 """Bytes around a chunk for each byte in it: more than the smallest chunks have."""
 _SPARE_FILES = 256
+_JOINED_BYTES = 2**16
+"""A body up to this goes out together with its head; to copy a larger one would take longer."""
 _LARGE_HEAD = "the head has over {} bytes (CANDOR_MAX_HEADER_BYTES)"
 _TOO_MANY = "the server has as many connections as it may (CANDOR_MAX_CONNECTIONS); try again"
 
@@ -51,16 +56,20 @@ class _Phase(enum.Enum):
     NEXT = enum.auto()
 
 
-class TurnedAway(NamedTuple):
-    """An answer that needs nothing of its request but the head."""
+class Front(Protocol):
+    """Answers some requests by itself, and not as an ASGI application does, piece by piece."""
 
-    status: int
-    headers: Sequence[tuple[bytes, bytes]]
-    body: bytes
+    def serves(self, scope: Scope) -> bool:
+        """Whether it answers this one."""
+        ...
 
+    def turn_away(self, scope: Scope) -> Response | None:
+        """The answer to one that it serves by its head alone; None where it takes more."""
+        ...
 
-TurnAway = Callable[[Scope], TurnedAway | None]
-"""Asked of each request as soon as its head is there: its answer, or None where it is served."""
+    async def respond(self, scope: Scope, receive: Receive) -> Response:
+        """The answer to one that it serves, whose bytes are all there."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +83,13 @@ class Allowance:
     max_connections: int
 
 
-def protocol_for(settings: Settings, tally: Tally, turn_away: TurnAway) -> type[HttpToolsProtocol]:
+def protocol_for(settings: Settings, tally: Tally, front: Front) -> type[HttpToolsProtocol]:
     """What uvicorn serves each connection by.
 
     Args:
         settings: of the server.
         tally: counts what is cut off.
-        turn_away: of the application.
+        front: answers before the application is asked.
     """
     allowance = Allowance(
         settings.header_timeout_s,
@@ -94,7 +103,7 @@ def protocol_for(settings: Settings, tally: Tally, turn_away: TurnAway) -> type[
         "allowance": allowance,
         "guard": _Guard(allowance),
         "tally": tally,
-        "turn_away": staticmethod(turn_away),
+        "front": front,
     }
     return type("Guarded", (_Guarded,), members)
 
@@ -147,20 +156,23 @@ class _Guarded(HttpToolsProtocol):
     allowance: ClassVar[Allowance]
     guard: ClassVar[_Guard]
     tally: ClassVar[Tally]
-    turn_away: ClassVar[TurnAway]
+    front: ClassVar[Front]
+    default_lines: ClassVar[tuple[Any, bytes]] = (None, b"")
+    """Headers that uvicorn gives all answers, which it makes anew each second, and as bytes."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """It is watched from now on; where there are too many, an idle one goes or this does."""
         if len(self.connections) >= self.allowance.max_connections:
             self._make_room()
         super().connection_made(transport)
-        self.timeout_keep_alive = self.allowance.idle_timeout_s  # type: ignore[assignment]
         self._segment_bytes = 0
         """Of what came last."""
         self._answered: Any = None
         """The request that is being answered, or was last."""
         self._stalled_s: float | None = None
         self._stalled_bytes = 0
+        self._turned_away = False
+        """The request that comes was answered by its head."""
         self._enter(_Phase.FIRST)
         surplus = len(self.connections) - self.allowance.max_connections
         if surplus > 0:
@@ -189,27 +201,68 @@ class _Guarded(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         """Of requests that come one behind the other this one's turn has come."""
         self._answered = cycle
-        # Who waits to be told to go on has to be, or what comes next is taken for a body; and a
-        # connection that ends with the answer is reset if its body is still on the way.
-        kept = cycle.keep_alive and not cycle.waiting_for_100_continue
-        if kept and app is self.config.loaded_app:
-            answer = type(self).turn_away(cycle.scope)
-            if answer is not None:
-                self._answer_at_once(cycle, answer)
-                return
+        if app is self.config.loaded_app and self.front.serves(cycle.scope):
+            app = functools.partial(self._respond, cycle)
         super()._start_asgi_task(cycle, app)
 
-    def _answer_at_once(self, cycle: Any, answer: TurnedAway) -> None:
-        lines = [STATUS_LINE[answer.status]]
-        lines += [b"%s: %s\r\n" % pair for pair in self.server_state.default_headers]
-        lines += [b"%s: %s\r\n" % pair for pair in answer.headers]
-        self.transport.write(b"".join([*lines, b"\r\n", answer.body]))
-        cycle.response_started = cycle.response_complete = True
-        if self.pipeline:
-            # Its turn begins in there, and so would that of the one behind it, within each other.
-            self.loop.call_soon(cycle.on_response)
+    def _turn_away(self) -> bool:
+        """Whether a request was answered by its head alone, before uvicorn makes what serving one
+        takes.
+
+        Who waits to be told to go on has to be, or what comes next is taken for a body; and a
+        connection that ends with the answer is reset if its body is still on the way. The same
+        holds for whoever waits for the answer to an earlier request: its turn comes later.
+        """
+        parser = self.parser
+        scope: MutableMapping[str, Any] = cast(Any, self.scope)
+        if self.app is not self.config.loaded_app or self._answers() or self.expect_100_continue:
+            return False
+        if parser.get_http_version() != "1.1" or not parser.should_keep_alive():
+            return False
+        scope["method"], scope["path"] = parser.get_method().decode(), self.url.decode("latin-1")
+        if not self.front.serves(scope):
+            return False
+        answer = self.front.turn_away(scope)
+        if answer is None:
+            return False
+        self._write(answer)
+        self.server_state.total_requests += 1
+        self._turned_away = True
+        return True
+
+    async def _respond(self, cycle: Any, scope: Scope, receive: Receive, send: Send) -> None:
+        """An application that has the front answer."""
+        answer = await self.front.respond(scope, receive)
+        plain = cycle.keep_alive and not cycle.waiting_for_100_continue
+        if not plain or cycle.disconnected or self.flow.write_paused or _ends(answer):
+            await send_whole(answer, send)
         else:
-            cycle.on_response()
+            self._answer_at_once(cycle, answer)
+
+    def _answer_at_once(self, cycle: Any, answer: Response) -> None:
+        self._write(answer)
+        cycle.response_started = cycle.response_complete = True
+        cycle.message_event.set()
+        cycle.on_response()
+
+    def _write(self, answer: Response) -> None:
+        """What uvicorn does in two messages, each header of which it looks at."""
+        lines: list[bytes | memoryview] = [STATUS_LINE[answer.status_code], self._default_lines()]
+        lines += [b"%s: %s\r\n" % pair for pair in answer.raw_headers]
+        lines.append(b"\r\n")
+        if small := len(answer.body) <= _JOINED_BYTES:
+            lines.append(answer.body)
+        self.transport.write(b"".join(lines))
+        if not small:
+            self.transport.write(answer.body)
+
+    def _default_lines(self) -> bytes:
+        headers, lines = self.default_lines
+        if headers is not self.server_state.default_headers:
+            headers = self.server_state.default_headers
+            lines = b"".join(b"%s: %s\r\n" % pair for pair in headers)
+            type(self).default_lines = headers, lines
+        return lines
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Whoever works on an answer is told; uvicorn tells of the last request that came."""
@@ -230,16 +283,22 @@ class _Guarded(HttpToolsProtocol):
         if self._segment_bytes > limit and self._head_bytes() > limit:
             self.tally.rejected("invalid_http")
             self.app = _refusal(431, _LARGE_HEAD.format(limit))
-        super().on_headers_complete()
+        if not self._turn_away():
+            super().on_headers_complete()
         self._enter(_Phase.BODY)
 
     def on_body(self, body: bytes) -> None:
         """A part of its body is there."""
         self._body_bytes += len(body)
-        super().on_body(body)
+        if not self._turned_away:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """All of it is there."""
+        if self._turned_away:
+            self._turned_away = False
+            self._enter(_Phase.NEXT)
+            return
         self.cycle.scope["state"][READ_S] = time.monotonic()
         super().on_message_complete()
         self._enter(_Phase.ANSWER)
@@ -247,9 +306,17 @@ class _Guarded(HttpToolsProtocol):
             self._enter(_Phase.NEXT)
 
     def on_response_complete(self) -> None:
-        """It was answered, maybe before all of it was there."""
-        super().on_response_complete()
-        if self._phase is _Phase.ANSWER and not self.pipeline:
+        """It was answered, maybe before all of it was there.
+
+        As uvicorn has it, without the timer that it sets each time: `look` ends idle connections.
+        """
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._phase is _Phase.ANSWER:
             self._enter(_Phase.NEXT)
 
     def pause_writing(self) -> None:
@@ -297,6 +364,8 @@ class _Guarded(HttpToolsProtocol):
                     f"{self.allowance.body_timeout_s:g} s (CANDOR_BODY_TIMEOUT_S), and a second "
                     f"more for every {LEAST_BYTES_PER_S} bytes",
                 )
+        elif self._phase is _Phase.NEXT and waited_s > self.allowance.idle_timeout_s:
+            self.transport.close()
 
     def idle_since_s(self) -> float | None:
         """When it last had something to do; None where it has."""
@@ -359,6 +428,11 @@ class _Guarded(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.transport.close()
+
+
+def _ends(answer: Response) -> bool:
+    """Whether the connection ends with an answer."""
+    return any(name == b"connection" for name, _ in answer.raw_headers)
 
 
 def _refusal(status: int, detail: str) -> Callable[[Scope, Receive, Send], Awaitable[None]]:

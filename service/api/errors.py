@@ -20,6 +20,7 @@ from starlette.routing import Match
 from service import errors, logs
 from service.api.bodies import JSON, expectation
 from service.api.inference_protocol.errors import covers, refusal
+from service.api.replies import Reply
 from service.api.scope import desk_of, note_reason, request_id
 
 log = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ def problem(
         **{key: value for key, value in members.items() if value is not None},
         "request_id": request_id(request),
     }
-    return Response(_dump(body), status, headers, "application/problem+json")
+    return Reply(_dump(body), "application/problem+json", status, headers)
 
 
 def _dump(body: dict[str, Any]) -> bytes:

@@ -21,14 +21,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service import logs
 from service.api import errors
 from service.api.bodies import read_body
-from service.api.connections import TurnedAway
 from service.api.direct import Endpoint
 from service.api.engine import check_door
 from service.api.headers import AnswerHeaders
 from service.api.inference_protocol.infer import PATH, ROUTE
-from service.api.limits import BodyBudget
+from service.api.limits import BodyBudget, BodyShare
 from service.api.origins import Origins, answer_preflight
 from service.api.precedence import Precedence
+from service.api.replies import send_whole
 from service.api.scope import COMING, READ_S, SPARE_S, Desk, has_come
 from service.api.security import ACCESS, Guard
 from service.api.turns import Turns
@@ -80,14 +80,14 @@ class Front:
             scope["type"] == "http" and scope["method"] == "POST" and _route(scope) in self._direct
         )
 
-    def turn_away(self, scope: Scope) -> TurnedAway | None:
-        """The answer to a request that is refused whatever it holds, by its head alone.
+    def turn_away(self, scope: Scope) -> Response | None:
+        """The answer to a request on the short way that is refused whatever it holds, by its head.
 
         Under a load far above what can be served this is most of what a process does: so it makes
         no task, and nothing of what serving a request needs.
         """
         self._turns.note()
-        if not self.serves(scope) or self._desk.tracing is not None:
+        if self._desk.tracing is not None:
             return None
         number, state = self._known(scope)
         request = Request(scope)
@@ -96,14 +96,36 @@ class Front:
         except QueueFull as error:
             self._precedence.refused()
             response = errors.answer(request, error)
-            headers = response.raw_headers
-            self._complete(scope, headers, number)
+            self._complete(scope, response.raw_headers, number)
             self._note(scope, _route(scope), response.status_code, state)
-            return TurnedAway(response.status_code, headers, bytes(response.body))
+            return response
         except Exception:
             # Serving it ends there, too, and says why.
             del state[_LET_IN]
         return None
+
+    async def respond(self, scope: Scope, receive: Receive) -> Response:
+        """The answer to a request on the short way."""
+        started_s = time.perf_counter()
+        number, state = self._begin(scope)
+        trace = self._begin_trace(scope, state)
+        route = _route(scope)
+        body = self._bodies.share()
+        state["hold"] = body.take
+        code = 500
+        try:
+            response = await self._answer(
+                self._direct[route], Request(scope, body.counted(receive))
+            )
+            self._complete(scope, response.raw_headers, number)
+            code = response.status_code
+            return response
+        except asyncio.CancelledError:
+            # So Ray ends a request whose client has left; it is counted.
+            code = _left(Request(scope))
+            raise
+        finally:
+            self._ended(scope, route, code, state, started_s, trace, body)
 
     def _let_in(self, request: Request) -> None:
         """Ask who sent a request that the engine is to compute, and whether it can be in time."""
@@ -119,29 +141,20 @@ class Front:
         self._coming -= 1
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if self.serves(scope):
+            await send_whole(await self.respond(scope, receive), send)
+        elif scope["type"] == "http":
+            await self._pass_on(scope, receive, send)
+        else:
             await self.app(scope, receive, send)
-            return
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         started_s = time.perf_counter()
         number, state = self._begin(scope)
         trace = self._begin_trace(scope, state)
-        route = _route(scope)
-        endpoint = self._direct.get(route) if scope["method"] == "POST" else None
+        body = self._bodies.share()
+        state["hold"] = body.take
         code = 500
-        body_bytes = 0
-
-        def hold(more_bytes: int) -> None:
-            nonlocal body_bytes
-            self._bodies.take(body_bytes, more_bytes)
-            body_bytes += more_bytes
-
-        state["hold"] = hold
-
-        async def receive_counted() -> Message:
-            message = await receive()
-            if part := message.get("body"):
-                hold(len(part))
-            return message
 
         async def send_noted(message: Message) -> None:
             nonlocal code
@@ -154,30 +167,37 @@ class Front:
             if self._origins.is_preflight(scope):
                 await answer_preflight(send_noted)
                 return
-            if endpoint is not None:
-                await self._answer(endpoint, Request(scope, receive_counted), send_noted)
-                return
             try:
                 state["token"] = self._guard.check(scope)
             except CandorError as error:
-                await _send(errors.answer(Request(scope, receive), error), send_noted)
+                await send_whole(errors.answer(Request(scope, receive), error), send_noted)
                 return
-            await self._through_the_app(scope, receive, receive_counted, send_noted)
+            await self._through_the_app(scope, receive, body.counted(receive), send_noted)
         except asyncio.CancelledError:
             if code == 500:
-                # No answer was begun. So Ray ends a request whose client has left; it is counted.
-                left = ClientLeft("the client left before the answer was there")
-                code = errors.answer(Request(scope, receive), left).status_code
+                # No answer was begun.
+                code = _left(Request(scope))
             raise
         finally:
-            self._bodies.give_back(body_bytes)
-            if endpoint is None:
-                # What was refused before it was routed is of the route that it asked for.
-                unrouted = scope["path"] if scope["path"] in ACCESS else "other"
-                route = str(getattr(scope.get("route"), "path", unrouted))
-            self._note(scope, route, code, state, time.perf_counter() - started_s)
-            if trace is not None:
-                trace.end(route, code, state.get("model", ""))
+            # What was refused before it was routed is of the route that it asked for.
+            unrouted = scope["path"] if scope["path"] in ACCESS else "other"
+            route = str(getattr(scope.get("route"), "path", unrouted))
+            self._ended(scope, route, code, state, started_s, trace, body)
+
+    def _ended(
+        self,
+        scope: Scope,
+        route: str,
+        code: int,
+        state: dict[str, Any],
+        started_s: float,
+        trace: RequestSpans | None,
+        body: BodyShare,
+    ) -> None:
+        body.give_back()
+        self._note(scope, route, code, state, time.perf_counter() - started_s)
+        if trace is not None:
+            trace.end(route, code, state.get("model", ""))
 
     def _note(
         self, scope: Scope, route: str, code: int, state: dict[str, Any], elapsed_s: float = 0.0
@@ -200,7 +220,7 @@ class Front:
         state["trace_id"] = trace.trace_id
         return trace
 
-    async def _answer(self, endpoint: Endpoint, request: Request, send: Send) -> None:
+    async def _answer(self, endpoint: Endpoint, request: Request) -> Response:
         try:
             self._let_in(request)
             response = await endpoint(request)
@@ -212,14 +232,14 @@ class Front:
             has_come(request)
         if self._desk.engine.draining:
             await _read_to_the_end(request)
-        await _send(response, send)
+        return response
 
     async def refuse(self, scope: Scope, receive: Receive, send: Send, error: CandorError) -> None:
         """Answer a request with an error, whatever it asks for."""
         number, _ = self._begin(scope)
         response = errors.answer(Request(scope, receive), error)
         self._complete(scope, response.raw_headers, number)
-        await _send(response, send)
+        await send_whole(response, send)
 
     def _begin(self, scope: Scope) -> tuple[bytes, dict[str, Any]]:
         """The request's id, and what its handlers are given; what this task logs is of it."""
@@ -248,7 +268,7 @@ class Front:
         try:
             body = await read_body(request, self._desk.settings.max_body_bytes)
         except CandorError as error:
-            await _send(errors.answer(request, error), send)
+            await send_whole(errors.answer(request, error), send)
             return
         messages: list[Message] = [{"type": "http.request", "body": bytes(body)}]
 
@@ -282,10 +302,10 @@ async def _read_to_the_end(request: Request) -> None:
             return
 
 
-async def _send(response: Response, send: Send) -> None:
-    start = {"type": "http.response.start", "status": response.status_code}
-    await send({**start, "headers": response.raw_headers})
-    await send({"type": "http.response.body", "body": response.body})
+def _left(request: Request) -> int:
+    """Count a request whose client has left before it was answered; the code that is noted."""
+    left = ClientLeft("the client left before the answer was there")
+    return errors.answer(request, left).status_code
 
 
 def _request_id(scope: Scope) -> bytes:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Sequence
 
 from fastapi import Request
+from starlette.types import Message, Receive
 
 from service.api.scope import desk_of, header, remembered
 from service.errors import InvalidInput, LimitExceeded, QueueFull
@@ -35,6 +36,10 @@ class BodyBudget:
         self._limit_bytes = limit_bytes
         self.held_bytes = 0
 
+    def share(self) -> BodyShare:
+        """Of one request."""
+        return BodyShare(self)
+
     def take(self, own_bytes: int, more_bytes: int) -> None:
         """Make room for a part of a body.
 
@@ -56,6 +61,36 @@ class BodyBudget:
     def give_back(self, own_bytes: int) -> None:
         """A request is over, and its body is gone."""
         self.held_bytes -= own_bytes
+
+
+class BodyShare:
+    """What one request has of a budget."""
+
+    __slots__ = ("_budget", "_own_bytes")
+
+    def __init__(self, budget: BodyBudget) -> None:
+        self._budget = budget
+        self._own_bytes = 0
+
+    def take(self, more_bytes: int) -> None:
+        """See `BodyBudget.take`."""
+        self._budget.take(self._own_bytes, more_bytes)
+        self._own_bytes += more_bytes
+
+    def give_back(self) -> None:
+        """The request is over."""
+        self._budget.give_back(self._own_bytes)
+
+    def counted(self, receive: Receive) -> Receive:
+        """A request's `receive`, that takes what comes."""
+
+        async def receive_counted() -> Message:
+            message = await receive()
+            if part := message.get("body"):
+                self.take(len(part))
+            return message
+
+        return receive_counted
 
 
 def check_work(request: Request, rows: int, passes: int, passes_field: str = "passes") -> None:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import uvicorn
 from starlette.types import ASGIApp
 
-from service.api.connections import TurnAway, protocol_for
+from service.api.connections import Front, protocol_for
 from service.api.exposure import tls_options
 from service.metrics import Tally
 from service.settings import Settings
@@ -18,20 +18,18 @@ from service.settings import Settings
 _LAST_LOOK_S = 0.4
 
 
-def configuration(
-    app: ASGIApp, settings: Settings, tally: Tally, turn_away: TurnAway
-) -> uvicorn.Config:
+def configuration(app: ASGIApp, settings: Settings, tally: Tally, front: Front) -> uvicorn.Config:
     """Uvicorn's options.
 
     Args:
         app: to serve.
         settings: of the server.
         tally: counts the connections that are cut off.
-        turn_away: of the application.
+        front: answers before it is asked.
     """
     return uvicorn.Config(
         cast(Any, app),
-        http=protocol_for(settings, tally, turn_away),
+        http=protocol_for(settings, tally, front),
         host=settings.host,
         port=settings.port,
         log_config=None,

@@ -95,7 +95,7 @@ def serve(settings: Settings, announce: Callable[[Service, str], None]) -> None:
     if several:
         service = dataclasses.replace(service, gather=switchboard.gather)
     app = build_app(service)
-    config = configuration(app, settings, service.tally, app.turn_away)
+    config = configuration(app, settings, service.tally, app)
     listening = config.bind_socket()
     port = listening.getsockname()[1]
     address = f"{'https' if tls else 'http'}://{_shown(settings.host)}:{port}"

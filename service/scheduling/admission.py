@@ -5,7 +5,7 @@ Pure, and without PyTorch: processes that only speak HTTP go by it, too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from service.errors import DeadlineUnreachable, QueueFull
 from service.types import Priority
@@ -36,8 +36,7 @@ def late_s(
     return max(late, begin_s - begin_within_s)
 
 
-@dataclass(frozen=True, slots=True)
-class Outlook:
+class Outlook(NamedTuple):
     """What a request of one priority that came now could expect at best: whichever model it is for,
     if it needs as little as any did lately.
 
@@ -56,9 +55,8 @@ class Outlook:
     def later(self, elapsed_s: float, before: int) -> Outlook:
         """The same so many seconds later, when so many more have come."""
         more_s = before * self.each_s - elapsed_s
-        return replace(
-            self, end_s=max(0.0, self.end_s + more_s), begin_s=max(0.0, self.begin_s + more_s)
-        )
+        end_s, begin_s = max(0.0, self.end_s + more_s), max(0.0, self.begin_s + more_s)
+        return Outlook(end_s, begin_s, self.full, self.each_s)
 
 
 class Admission:

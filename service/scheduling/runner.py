@@ -34,6 +34,7 @@ from service.registry.loading import LoadedModel
 from service.scheduling.admission import Outlook
 from service.scheduling.attendant import Attendant
 from service.scheduling.computation import Computation, Job, Outcome
+from service.scheduling.door import Door
 from service.scheduling.drift import Drift
 from service.scheduling.engine import EngineThread, Slice
 from service.scheduling.scheduler import Scheduler
@@ -100,6 +101,7 @@ class Runner:
     ) -> None:
         self._scheduler = scheduler
         self._metrics = metrics
+        self._door = Door(scheduler.admission)
         self._times = times
         self._traces = StepTraces(tracing)
         self._drift = Drift(metrics, drift_rows)
@@ -149,8 +151,14 @@ class Runner:
         self._check_takes()
         if len(self._scheduler) + coming < _FEW:
             return
-        within_s, now_s = self._times.queue_timeout_s, time.monotonic()
-        self._scheduler.check_door(models(), priority, timeout_s, within_s, now_s, coming)
+        now_s = time.monotonic()
+        self._door.check(
+            lambda: self._scheduler.outlook(models(), priority, now_s, coming),
+            priority,
+            timeout_s,
+            self._times.queue_timeout_s,
+            now_s,
+        )
 
     def outlooks(self, models: Callable[[], Collection[str]]) -> list[Outlook] | None:
         """What a request that came now could expect, by its priority; for whoever looks at the door

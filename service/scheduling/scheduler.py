@@ -116,7 +116,7 @@ class Scheduler:
         self._given: dict[int, _Given] = {}
         self._given_since_s = 0.0
         self._each_s = 0.0
-        self._admission = Admission()
+        self.admission = Admission()
 
     def __len__(self) -> int:
         return len(self._works)
@@ -159,39 +159,11 @@ class Scheduler:
         self._total.add(work)
         return displaced
 
-    def check_door(
-        self,
-        models: Collection[str],
-        priority: Priority,
-        left_s: float,
-        begin_within_s: float,
-        now_s: float,
-        coming: int = 0,
-    ) -> None:
-        """Refuse what would be refused whichever of these models it is for, if it asks for as much
-        as others did lately.
-
-        Args:
-            models: that serve.
-            priority: of a work of which nothing else is known yet.
-            left_s: seconds until nobody waits for it.
-            begin_within_s: seconds that it may wait.
-            now_s: the time.
-            coming: others that were let in and not added yet.
-
-        Raises:
-            DeadlineUnreachable: see `add`.
-            QueueFull: see `add`.
-        """
-        outlook = self.outlook(models, priority, now_s, coming)
-        if outlook is not None:
-            self._admission.check(outlook, priority, left_s, begin_within_s, now_s)
-
     def outlook(
         self, models: Collection[str], priority: Priority, now_s: float, coming: int = 0
     ) -> Outlook | None:
-        """What a work that came now could expect, of which nothing but its priority is known; None
-        where one of the models has nothing that waits.
+        """What a work that came now could expect, whichever of these models it is for, if it asks
+        for as much as others did lately; None where one of the models has nothing that waits.
 
         Args:
             models: that serve.
@@ -255,7 +227,7 @@ class Scheduler:
     def _check_end(self, work: Work, end_s: float, begin_s: float, now_s: float) -> None:
         outlook = Outlook(end_s, begin_s, each_s=self._each_s)
         left_s, begin_within_s = work.deadline_s - now_s, work.begin_by_s - now_s
-        self._admission.check(outlook, work.priority, left_s, begin_within_s, now_s)
+        self.admission.check(outlook, work.priority, left_s, begin_within_s, now_s)
 
     def _own_s(self, model: str, need: Need) -> float:
         lines = self._lines_of(model)
@@ -298,7 +270,7 @@ class Scheduler:
             left.add(other, -1)
             if not left.works or not self._limits.exceeded(left, work):
                 return leaving
-        raise self._admission.queue_full(self._why_full(work), now_s, self._each_s)
+        raise self.admission.queue_full(self._why_full(work), now_s, self._each_s)
 
     def _lower(self, priority: Priority) -> bool:
         return any(

@@ -10,20 +10,72 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from service.api.connections import TurnAway, TurnedAway, protocol_for
+from service.api.connections import protocol_for
+from service.api.replies import Reply
 from service.settings import load_settings
 
 POST = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
 
 
-def serve_all(scope: Any) -> TurnedAway | None:
-    return None
+class Nobody:
+    """A front that leaves everything to the application."""
+
+    def serves(self, scope: Any) -> bool:
+        return False
+
+    def turn_away(self, scope: Any) -> Reply | None:
+        raise AssertionError("it serves nobody")
+
+    async def respond(self, scope: Any, receive: Any) -> Reply:
+        raise AssertionError("it serves nobody")
 
 
-def connected(app: Any, turn_away: TurnAway = serve_all) -> tuple[Any, Mock]:
+class Full(Nobody):
+    """A front that is asked for `/full` and turns that away."""
+
+    def serves(self, scope: Any) -> bool:
+        return bool(scope["path"] == "/full")
+
+    def turn_away(self, scope: Any) -> Reply | None:
+        return Reply(b"full", "text/plain", 429, {"Retry-After": "3"})
+
+    async def respond(self, scope: Any, receive: Any) -> Reply:
+        # Its turn came after that of another on the same connection.
+        return Reply(b"full", "text/plain", 429, {"Retry-After": "3"})
+
+
+class Open(Full):
+    """A front that answers `/full` once it may, with what came."""
+
+    def __init__(self, answer: Reply | None = None) -> None:
+        self.answer = answer
+        self.may = asyncio.Event()
+        self.may.set()
+
+    def turn_away(self, scope: Any) -> Reply | None:
+        return None
+
+    async def respond(self, scope: Any, receive: Any) -> Reply:
+        await self.may.wait()
+        came = (await receive())["body"]
+        return Reply(came, "text/plain") if self.answer is None else self.answer
+
+
+async def ends(connection: Any) -> None:
+    """All that came is answered."""
+    async with asyncio.timeout(60):
+        while connection.tasks or connection.pipeline:
+            await asyncio.sleep(0)
+
+
+def written(transport: Mock) -> bytes:
+    return b"".join(call.args[0] for call in transport.write.call_args_list)
+
+
+def connected(app: Any, front: Nobody | None = None) -> tuple[Any, Mock]:
     """A connection to an application, and what it writes to."""
     config = uvicorn.Config(app, ws="none", log_config=None, lifespan="off")
-    kind = protocol_for(load_settings(environment={}), Mock(), turn_away)
+    kind = protocol_for(load_settings(environment={}), Mock(), front or Nobody())
     connection = kind(config, ServerState(), {})
     transport = Mock(asyncio.Transport)
     transport.get_extra_info.return_value = None
@@ -106,13 +158,8 @@ def test_who_is_turned_away_is_answered_by_the_head_alone_and_the_next_one_is_se
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"served"})
 
-    def turn_away(scope: Any) -> TurnedAway | None:
-        if scope["path"] != "/full":
-            return None
-        return TurnedAway(429, [(b"content-length", b"4"), (b"retry-after", b"3")], b"full")
-
     async def story() -> list[bytes]:
-        connection, transport = connected(app, turn_away)
+        connection, transport = connected(app, Full())
         # The body of the first one comes late, and its answer does not wait for it.
         connection.data_received(b"POST /full HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n{")
         [early] = [call.args[0] for call in transport.write.mock_calls]
@@ -142,12 +189,7 @@ def test_any_number_that_came_behind_another_are_turned_away_in_their_order() ->
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b""})
 
-        def turn_away(scope: Any) -> TurnedAway | None:
-            if scope["path"] == "/free":
-                return None
-            return TurnedAway(429, [(b"content-length", b"0")], b"")
-
-        connection, transport = connected(app, turn_away)
+        connection, transport = connected(app, Full())
         full = b"POST /full HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
         connection.data_received(full.replace(b"full", b"free") + count * full)
         assert not transport.write.called
@@ -172,16 +214,139 @@ def test_any_number_that_came_behind_another_are_turned_away_in_their_order() ->
 )
 def test_nobody_is_turned_away_by_the_head_whose_body_would_be_in_the_way(head: bytes) -> None:
     """It would be taken for the next request, or have the connection reset before its answer."""
-    begun = asyncio.Event()
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        begun.set()
+    class Late(Full):
+        async def respond(self, scope: Any, receive: Any) -> Reply:
+            return Reply(b"late", "text/plain", 429)
 
-    async def story() -> None:
-        connection, _ = connected(app, lambda scope: TurnedAway(429, [], b""))
+    async def story() -> bytes:
+        connection, transport = connected(Mock(), Late())
         connection.data_received(head)
-        async with asyncio.timeout(60):
-            await begun.wait()
-            await asyncio.gather(*connection.tasks)
+        assert not transport.write.called
+        await ends(connection)
+        return written(transport)
 
-    asyncio.run(story())
+    answer = asyncio.run(story())
+    assert answer.startswith(b"HTTP/1.1 429 ")
+    assert answer.endswith(b"late")
+
+
+def asked(size: int, more: bytes = b"") -> bytes:
+    head = b"POST /full HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n" % (more, size)
+    return head + size * b"a"
+
+
+@pytest.mark.parametrize("size", [0, 2, 2**16, 2**16 + 1])
+def test_what_the_front_answers_is_written_whole_with_all_headers(size: int) -> None:
+    async def story() -> bytes:
+        connection, transport = connected(Mock(), Open())
+        connection.server_state.default_headers = [(b"date", b"today")]
+        connection.data_received(asked(size))
+        await ends(connection)
+        transport.close.assert_not_called()
+        return written(transport)
+
+    head, _, body = asyncio.run(story()).partition(b"\r\n\r\n")
+    assert head.split(b"\r\n") == [
+        b"HTTP/1.1 200 OK",
+        b"date: today",
+        b"content-length: %d" % size,
+        b"content-type: text/plain",
+    ]
+    assert body == size * b"a"
+
+
+def test_headers_of_all_answers_are_those_of_this_second() -> None:
+    async def story() -> bytes:
+        connection, transport = connected(Mock(), Open())
+        for second in (b"first", b"second"):
+            connection.server_state.default_headers = [(b"date", second)]
+            connection.data_received(asked(1))
+            await ends(connection)
+        return written(transport)
+
+    answers = asyncio.run(story())
+    assert b"date: first" in answers
+    assert b"date: second" in answers
+
+
+def test_answers_of_the_front_and_of_the_application_keep_the_order_of_their_requests() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"application"})
+
+    async def story() -> bytes:
+        front = Open()
+        front.may.clear()
+        connection, transport = connected(app, front)
+        other = b"POST /free HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+        connection.data_received(asked(3) + other + asked(5))
+        await asyncio.sleep(0)
+        assert not transport.write.called
+        front.may.set()
+        await ends(connection)
+        return written(transport)
+
+    answers = asyncio.run(story())
+    assert answers.count(b"HTTP/1.1 200 OK") == 3
+    first, second = answers.index(b"aaa"), answers.index(b"application")
+    assert first < second < answers.index(b"aaaaa")
+
+
+@pytest.mark.parametrize("more", [b"Connection: close\r\n", b"Expect: 100-continue\r\n"])
+def test_who_ends_its_connection_or_waits_to_be_told_to_go_on_is_answered_too(more: bytes) -> None:
+    async def story() -> tuple[bytes, bool]:
+        connection, transport = connected(Mock(), Open())
+        connection.data_received(asked(3, more))
+        await ends(connection)
+        return written(transport), transport.close.called
+
+    answer, closed = asyncio.run(story())
+    assert answer.endswith(b"aaa")
+    assert closed == (b"close" in more)
+    assert answer.startswith(b"HTTP/1.1 100 Continue") == (b"100" in more)
+
+
+def test_an_answer_that_says_so_ends_its_connection() -> None:
+    async def story() -> tuple[bytes, bool]:
+        last = Reply(b"last", "text/plain", headers={"Connection": "close"})
+        connection, transport = connected(Mock(), Open(last))
+        connection.data_received(asked(3))
+        await ends(connection)
+        return written(transport), transport.close.called
+
+    answer, closed = asyncio.run(story())
+    assert answer.count(b"connection: close") == 1
+    assert answer.endswith(b"last")
+    assert closed
+
+
+def test_who_does_not_take_what_is_written_is_written_no_more() -> None:
+    async def story() -> bytes:
+        connection, transport = connected(Mock(), Open())
+        connection.pause_writing()
+        connection.data_received(asked(3))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not transport.write.called
+        connection.resume_writing()
+        await ends(connection)
+        return written(transport)
+
+    assert asyncio.run(story()).endswith(b"aaa")
+
+
+def test_nothing_is_written_to_a_client_that_has_left() -> None:
+    async def story() -> bytes:
+        front = Open(Reply(b"late", "text/plain"))
+        front.may.clear()
+        connection, transport = connected(Mock(), front)
+        connection.data_received(asked(3))
+        await asyncio.sleep(0)
+        transport.is_closing.return_value = True
+        connection.connection_lost(None)
+        front.may.set()
+        await ends(connection)
+        return written(transport)
+
+    assert asyncio.run(story()) == b""

@@ -80,8 +80,8 @@ def test_who_is_turned_away_is_answered_counted_and_not_coming() -> None:
         own, tally = front(engine)
         answer = own.turn_away(request())
         assert answer is not None
-        headers = dict(answer.headers)
-        assert answer.status == 429
+        headers = dict(answer.raw_headers)
+        assert answer.status_code == 429
         assert headers[b"retry-after"] == b"2"
         assert headers[b"x-request-id"] == b"mine"
         tally.rejected.assert_called_once_with("deadline_unreachable")

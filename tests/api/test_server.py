@@ -35,7 +35,7 @@ def test_a_body_that_does_not_end_does_not_keep_a_server_that_was_told_to_end(
     )
     service = build_service(settings)
     app = build_app(service)
-    config = configuration(app, settings, service.tally, app.turn_away)
+    config = configuration(app, settings, service.tally, app)
     server = DrainingServer(config, service)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         # uvicorn takes signals in the main thread alone; here they are given by hand.

@@ -327,7 +327,9 @@ def test_those_who_are_sent_away_are_told_different_times() -> None:
 def at_door(
     scheduler: Scheduler, left_s: float, models: Sequence[str] = ("a",), coming: int = 0
 ) -> None:
-    scheduler.check_door(models, Priority.NORMAL, left_s, math.inf, NOW, coming)
+    outlook = scheduler.outlook(models, Priority.NORMAL, NOW, coming)
+    if outlook is not None:
+        scheduler.admission.check(outlook, Priority.NORMAL, left_s, math.inf, NOW)
 
 
 @given(st.integers(0, 60), st.floats(0.1, 5.0))

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import orjson
 from fastapi import Response
 
+from service.api.replies import Reply
+
 _ROOT = "/v2"
 
 
@@ -19,4 +21,4 @@ def refusal(status: int, detail: str, headers: Mapping[str, str] | None = None) 
     """The protocol's form of an error."""
     # What came may hold halves of characters, which JSON can say and UTF-8 cannot.
     text = detail.encode("utf-8", "replace").decode()
-    return Response(orjson.dumps({"error": text}), status, headers, "application/json")
+    return Reply(orjson.dumps({"error": text}), "application/json", status, headers)

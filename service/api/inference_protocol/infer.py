@@ -31,6 +31,7 @@ from service.api.inference_protocol.requests import (
 from service.api.inference_protocol.tensors import datatype_of, to_bytes, to_json
 from service.api.limits import check_work
 from service.api.predict import head, plan_and_fields
+from service.api.replies import Reply
 from service.api.scope import desk_of, header, hold, model_and_version, request_id, served_by
 from service.errors import InvalidInput
 from service.inference.fields import EVALUATION_FIELDS, Fields
@@ -238,4 +239,4 @@ async def _write(
     if coding is not None:
         body = await compressed(body, coding)
         headers["Content-Encoding"] = coding
-    return Response(body, headers=headers, media_type=_OCTETS if parts else JSON)
+    return Reply(body, _OCTETS if parts else JSON, headers=headers)

@@ -24,6 +24,7 @@ from service.api.replicas.board import DOOR, Told, succeeded
 from service.api.replicas.clerk import Clerk
 from service.api.replicas.engine import ReplicatedEngine
 from service.api.replicas.requests import BEGUN, Whole, whole
+from service.api.replies import send_whole
 from service.api.scope import READ_S, Desk, client_left
 from service.errors import ClientLeft, DeadlineExceeded, ModelNotReady, QueueFull
 from service.metrics import Metrics
@@ -87,10 +88,8 @@ class Door:
         state: dict[str, Any] = {}
         own = {**scope, "path": path, "state": state}
         send = _without_request_id(send)
-        if (refused := self._front.turn_away(own)) is not None:
-            start = {"type": "http.response.start", "status": refused.status}
-            await send({**start, "headers": list(refused.headers)})
-            await send({"type": "http.response.body", "body": refused.body})
+        if self._front.serves(own) and (refused := self._front.turn_away(own)) is not None:
+            await send_whole(refused, send)
             return
         await self._front(own, _noting_its_end(receive, state), send)
 

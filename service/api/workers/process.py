@@ -29,16 +29,13 @@ log = logging.getLogger(__name__)
 
 
 class WorkerApp:
-    """Answers the endpoints that carry the load, passes on everything else."""
+    """Passes on everything that the front does not answer."""
 
     def __init__(self, front: Front, forward: ASGIApp) -> None:
         self._front = front
         self._forward = forward
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._front.serves(scope):
-            await self._front(scope, receive, send)
-            return
         try:
             await self._forward(scope, receive, send)
         except ModelNotReady as error:
@@ -79,7 +76,7 @@ async def serve(channel: socket.socket, listening: socket.socket) -> None:
     desk = Desk(settings, engine, tally, tracing)
     forward = Forward(line)
     front = Front(forward, desk, DIRECT)
-    config = configuration(WorkerApp(front, forward), settings, tally, front.turn_away)
+    config = configuration(WorkerApp(front, forward), settings, tally, front)
     config.lifespan = "off"
     server = _WorkerServer(config)
     serving = loop.create_task(server.serve([listening]))

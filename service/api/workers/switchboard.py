@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import itertools
 import logging
 import threading
@@ -263,10 +262,7 @@ class Switchboard:
     async def _tell_outlooks(self) -> None:
         while (outlooks := self._outlooks()) is not None:
             # Each of them hears of the others' requests only the next time.
-            shared = [
-                dataclasses.replace(one, each_s=one.each_s * len(self.extensions))
-                for one in outlooks
-            ]
+            shared = [one._replace(each_s=one.each_s * len(self.extensions)) for one in outlooks]
             written = messages.write_outlooks(shared)
             self.tell("outlook", at_s=time.monotonic(), outlooks=written)
             await asyncio.sleep(_TOLD_S)
