@@ -33,8 +33,8 @@ Domain code raises them and knows no HTTP; `api/errors.py` maps each to its stat
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 
 class CandorError(Exception):
@@ -128,8 +128,34 @@ class LimitExceeded(CandorError):
     """The request is larger than a limit, which the message names."""
 
 
+class Standing(NamedTuple):
+    """Whom else a refusal is for, so that it need not be thought of again.
+
+    Args:
+        at_s: when it was so, by the monotonic clock.
+        until_s: until when it is taken to hold.
+        left_s: for whoever has less seconds than that, at first.
+        shrinks: by how much that becomes less in each second.
+        retry_after_s: gives the next one its time to come back, at a time of that clock.
+    """
+
+    at_s: float
+    until_s: float
+    left_s: float
+    shrinks: float
+    retry_after_s: Callable[[float], float]
+
+    def is_for(self, left_s: float, now_s: float) -> bool:
+        """Whether one that comes now and has so many seconds would be refused, too."""
+        longest_s = self.left_s - self.shrinks * (now_s - self.at_s)
+        return now_s <= self.until_s and left_s < longest_s
+
+
 class QueueFull(CandorError):
-    """Too much work is waiting already."""
+    """Too much work is waiting already; `standing` where the next one of its priority would find it
+    so, too."""
+
+    standing: Standing | None = None
 
 
 class DeadlineUnreachable(QueueFull):

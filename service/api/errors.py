@@ -204,6 +204,25 @@ def _answered_as(kind: type[errors.CandorError]) -> tuple[int, str, str | None]:
     return found
 
 
+def repeat(request: Request, error: errors.CandorError) -> None:
+    """Count a request that gets the answer of another one, which ended in `error`."""
+    reason = _answered_as(type(error))[2]
+    if reason is not None:
+        _count(request, reason)
+
+
+def _count(request: Request, reason: str) -> None:
+    desk_of(request).tally.rejected(reason)
+    note_reason(request, reason)
+    if reason in _OUR_OWN:
+        _refusals.add(reason)
+
+
+def retry_after(wait_s: float) -> dict[str, str]:
+    """The header, in whole seconds that are enough."""
+    return {"Retry-After": str(math.ceil(wait_s))}
+
+
 def _candor_error(request: Request, error: errors.CandorError) -> Response:
     if isinstance(error, errors.StoreError):
         # What a database says of itself (hosts, users, paths) is for the log.
@@ -211,14 +230,10 @@ def _candor_error(request: Request, error: errors.CandorError) -> Response:
         error = errors.StoreError(_STORE_ERROR)
     status, title, reason = _answered_as(type(error))
     if reason is not None:
-        desk_of(request).tally.rejected(reason)
-        note_reason(request, reason)
-        if reason in _OUR_OWN:
-            _refusals.add(reason)
+        _count(request, reason)
     headers = None
     if status in (409, 429, 503):
-        wait_s = error.retry_after_s or _DEFAULT_RETRY_AFTER_S
-        headers = {"Retry-After": str(math.ceil(wait_s))}
+        headers = retry_after(error.retry_after_s or _DEFAULT_RETRY_AFTER_S)
     response = problem(
         request,
         status,

@@ -31,6 +31,7 @@ from service.api.precedence import Precedence
 from service.api.replies import send_whole
 from service.api.scope import COMING, READ_S, SPARE_S, Desk, has_come
 from service.api.security import ACCESS, Guard
+from service.api.standing import StandingRefusals
 from service.api.turns import Turns
 from service.errors import CandorError, ClientLeft, QueueFull
 
@@ -72,6 +73,7 @@ class Front:
         self._origins = Origins(desk.settings.cors_origins)
         self._turns = Turns()
         self._precedence = Precedence()
+        self._standing = StandingRefusals()
         self._coming = 0
 
     def serves(self, scope: Scope) -> bool:
@@ -92,16 +94,30 @@ class Front:
         number, state = self._known(scope)
         request = Request(scope)
         try:
-            self._let_in(request)
-        except QueueFull as error:
-            self._precedence.refused()
-            response = errors.answer(request, error)
-            self._complete(scope, response.raw_headers, number)
-            self._note(scope, _route(scope), response.status_code, state)
-            return response
+            response = self._refusal(request)
         except Exception:
             # Serving it ends there, too, and says why.
-            del state[_LET_IN]
+            state.pop(_LET_IN, None)
+            return None
+        if response is not None:
+            self._precedence.refused()
+            self._complete(scope, response.raw_headers, number)
+            self._note(scope, _route(scope), response.status_code, state)
+        return response
+
+    def _refusal(self, request: Request) -> Response | None:
+        """The answer to a request that finds too much waiting; it is let in otherwise."""
+        state = request.scope["state"]
+        state["token"] = self._guard.check(request.scope)
+        response = self._standing.answer(request)
+        if response is not None:
+            return response
+        try:
+            self._let_in(request)
+        except QueueFull as error:
+            response = errors.answer(request, error)
+            self._standing.note(request, error, response)
+            return response
         return None
 
     async def respond(self, scope: Scope, receive: Receive) -> Response:
@@ -131,7 +147,8 @@ class Front:
         """Ask who sent a request that the engine is to compute, and whether it can be in time."""
         if _LET_IN not in (state := request.scope["state"]):
             state[_LET_IN] = True
-            state["token"] = self._guard.check(request.scope)
+            if "token" not in state:
+                state["token"] = self._guard.check(request.scope)
             state[SPARE_S] = after_s = self._turns.after_s()
             check_door(request, self._turns.before_s() + after_s, self._coming)
             self._coming += 1

@@ -5,9 +5,10 @@ Pure, and without PyTorch: processes that only speak HTTP go by it, too.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
-from service.errors import DeadlineUnreachable, QueueFull
+from service.errors import DeadlineUnreachable, QueueFull, Standing
 from service.types import Priority
 
 OF_DEADLINE = {Priority.HIGH: 2 / 3, Priority.NORMAL: 2 / 3, Priority.LOW: 0.5}
@@ -72,6 +73,7 @@ class Admission:
         left_s: float,
         begin_within_s: float,
         now_s: float,
+        stands_s: float = 0.0,
     ) -> None:
         """Refuse a request.
 
@@ -80,22 +82,49 @@ class Admission:
             priority: its.
             left_s: seconds until nobody waits for it.
             begin_within_s: seconds that it may wait for the engine.
-            now_s: the time.
+            now_s: the time, of the monotonic clock.
+            stands_s: seconds for which this outlook is taken to hold, time that passes apart.
 
         Raises:
             DeadlineUnreachable: its answer would come too late.
             QueueFull: there is no room for it.
         """
+        each_s = outlook.each_s
         if outlook.full:
-            raise self.queue_full(outlook.full, now_s, outlook.each_s)
+            full = self.queue_full(outlook.full, now_s, each_s)
+            full.standing = self._standing(each_s or _RETRY_AFTER_S, each_s, now_s, stands_s)
+            raise full
         late = late_s(priority, outlook.end_s, outlook.begin_s, left_s, begin_within_s)
         if late > 0:
-            raise DeadlineUnreachable(
-                f"what waits would take until {outlook.end_s:.2g} seconds from now, and this "
-                f"request has {min(left_s, begin_within_s):.3g} seconds; send it again later, "
-                "allow more time (X-Request-Timeout), or send fewer rows or passes",
-                retry_after_s=self._promise(late, now_s, outlook.each_s),
+            error = DeadlineUnreachable(
+                f"what waits would take until {outlook.end_s:.2g} seconds from now, too long for "
+                "the time that this request has; send it again later, allow more time "
+                "(X-Request-Timeout), or send fewer rows or passes",
+                retry_after_s=self._promise(late, now_s, each_s),
             )
+            stands_s = min(stands_s, outlook.begin_s)
+            shrinks = 1.0 / OF_DEADLINE[priority]
+            error.standing = self._standing(
+                *(late, each_s, now_s, stands_s), shrinks * outlook.end_s, shrinks
+            )
+            raise error
+
+    def _standing(
+        self,
+        first_s: float,
+        each_s: float,
+        now_s: float,
+        stands_s: float,
+        left_s: float = math.inf,
+        shrinks: float = 0.0,
+    ) -> Standing | None:
+        if stands_s <= 0.0:
+            return None
+
+        def retry_after_s(then_s: float) -> float:
+            return self._promise(first_s - (then_s - now_s), then_s, each_s)
+
+        return Standing(now_s, now_s + stands_s, left_s, shrinks, retry_after_s)
 
     def queue_full(self, why: str, now_s: float, each_s: float) -> QueueFull:
         """What to raise where there is no room, whatever time a request has."""

@@ -62,6 +62,9 @@ class Door:
         if seen is None or now_s - seen.at_s > LOOK_S:
             seen = self._seen[priority] = _Seen(look(), now_s, self._let_in)
         if seen.outlook is not None:
-            outlook = seen.outlook.later(now_s - seen.at_s, self._let_in - seen.let_in)
-            self._admission.check(outlook, priority, left_s, begin_within_s, now_s)
+            elapsed_s = now_s - seen.at_s
+            outlook = seen.outlook.later(elapsed_s, self._let_in - seen.let_in)
+            self._admission.check(
+                *(outlook, priority, left_s, begin_within_s, now_s), stands_s=LOOK_S - elapsed_s
+            )
         self._let_in += 1

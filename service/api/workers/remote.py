@@ -20,6 +20,7 @@ from service.errors import ClientLeft, DeadlineExceeded, ModelNotReady
 from service.registry.verified import VerifiedModel
 from service.scheduling.admission import Admission, Outlook
 from service.scheduling.attendant import Attendant
+from service.scheduling.door import LOOK_S
 from service.types import Priority
 
 _GRACE_S = 1.0
@@ -137,7 +138,7 @@ class RemoteEngine:
         if elapsed_s > _OLD_S:
             return
         outlook = self._outlooks[priority].later(elapsed_s, self._asked + coming)
-        self._admission.check(outlook, priority, timeout_s, math.inf, now_s)
+        self._admission.check(outlook, priority, timeout_s, math.inf, now_s, stands_s=LOOK_S)
 
     async def resolve(self, name: str | None, version: int | str | None, key: str) -> VerifiedModel:
         """See `Engine`."""
