@@ -7,8 +7,8 @@ than all else that a request leaves in the metrics.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -111,60 +111,95 @@ class UncertaintyHistogram(Collector):
         self._waiting_rows = 0
 
 
-class VersionRequests(Collector):
-    """`candor_version_requests_total{model,version,endpoint,code}` and how long they took."""
+class AnsweredRequests(Collector):
+    """`candor_requests_total{model,endpoint,code}` and how long they took, and, of those that a
+    version was chosen for, the same by version."""
 
     def __init__(self) -> None:
         # By model, version, endpoint and code.
-        self._waiting: defaultdict[tuple[str, int, str, int], list[float]] = defaultdict(list)
+        self._waiting: defaultdict[tuple[str, int | None, str, int], list[float]]
+        self._waiting = defaultdict(list)
         self._waiting_requests = 0
-        self._codes: defaultdict[tuple[str, int, str, int], int] = defaultdict(int)
-        self._seconds: dict[tuple[str, int, str], _Distribution] = {}
+        self._of_models = _Requests[str]()
+        self._of_versions = _Requests[tuple[str, int]]()
 
     def answered(
-        self, model: str, version: int, endpoint: str, code: int, elapsed_s: float
+        self, model: str, version: int | None, endpoint: str, code: int, elapsed_s: float
     ) -> None:
-        """A request that a version was chosen for."""
+        """A request, and the version that was chosen for it, if one was."""
         self._waiting[model, version, endpoint, code].append(elapsed_s)
         self._waiting_requests += 1
         if self._waiting_requests > _MANY:
             self._count()
 
     def keep(self, refs: Collection[ModelRef]) -> None:
-        """Forget all versions but these."""
+        """Forget all versions but these; their models' sums stay."""
         self._count()
-        for key in [key for key in self._codes if ModelRef(*key[:2]) not in refs]:
-            del self._codes[key]
-        for timed in [timed for timed in self._seconds if ModelRef(*timed[:2]) not in refs]:
-            del self._seconds[timed]
+        self._of_versions.keep(lambda version: ModelRef(*version) in refs)
 
     def collect(self) -> Iterator[CounterMetricFamily | HistogramMetricFamily]:
         """What Prometheus reads."""
         self._count()
-        requests = CounterMetricFamily(
-            "candor_version_requests",
+        yield from self._of_models.families(
+            "candor_request", "Requests answered", "", ["model"], lambda model: [model]
+        )
+        yield from self._of_versions.families(
+            "candor_version_request",
             "Requests answered for which a version was chosen",
-            labels=["model", "version", "endpoint", "code"],
+            " by version",
+            ["model", "version"],
+            lambda version: [version[0], str(version[1])],
         )
-        for (model, version, endpoint, code), count in self._codes.items():
-            requests.add_metric((model, str(version), endpoint, str(code)), count)
-        yield requests
-        seconds = HistogramMetricFamily(
-            "candor_version_request_seconds",
-            "Time from a request's first byte to its answer by version, in seconds",
-            labels=["model", "version", "endpoint"],
-        )
-        for (model, version, endpoint), taken in self._seconds.items():
-            seconds.add_metric((model, str(version), endpoint), taken.buckets(), taken.sum)
-        yield seconds
 
     def _count(self) -> None:
         for (model, version, endpoint, code), taken in self._waiting.items():
-            self._codes[model, version, endpoint, code] += len(taken)
-            timed = (model, version, endpoint)
-            self._seconds.setdefault(timed, _Distribution(SECONDS)).add(taken)
+            self._of_models.add(model, endpoint, code, taken)
+            if version is not None:
+                self._of_versions.add((model, version), endpoint, code, taken)
         self._waiting.clear()
         self._waiting_requests = 0
+
+
+OwnerT = TypeVar("OwnerT")
+
+
+class _Requests(Generic[OwnerT]):
+    """How many requests of each owner, endpoint and code there were, and how long they took."""
+
+    def __init__(self) -> None:
+        self._codes: defaultdict[tuple[OwnerT, str, int], int] = defaultdict(int)
+        self._seconds: dict[tuple[OwnerT, str], _Distribution] = {}
+
+    def add(self, owner: OwnerT, endpoint: str, code: int, taken: Sequence[float]) -> None:
+        self._codes[owner, endpoint, code] += len(taken)
+        self._seconds.setdefault((owner, endpoint), _Distribution(SECONDS)).add(taken)
+
+    def keep(self, stays: Callable[[OwnerT], bool]) -> None:
+        for key in [key for key in self._codes if not stays(key[0])]:
+            del self._codes[key]
+        for timed in [timed for timed in self._seconds if not stays(timed[0])]:
+            del self._seconds[timed]
+
+    def families(
+        self,
+        name: str,
+        counted: str,
+        how: str,
+        labels: Sequence[str],
+        values: Callable[[OwnerT], Sequence[str]],
+    ) -> Iterator[CounterMetricFamily | HistogramMetricFamily]:
+        requests = CounterMetricFamily(f"{name}s", counted, labels=[*labels, "endpoint", "code"])
+        for (owner, endpoint, code), count in self._codes.items():
+            requests.add_metric([*values(owner), endpoint, str(code)], count)
+        yield requests
+        seconds = HistogramMetricFamily(
+            f"{name}_seconds",
+            f"Time from a request's first byte to its answer{how}, in seconds",
+            labels=[*labels, "endpoint"],
+        )
+        for (owner, endpoint), taken in self._seconds.items():
+            seconds.add_metric([*values(owner), endpoint], taken.buckets(), taken.sum)
+        yield seconds
 
 
 def _one_a_row(values: NDArray[Any]) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from prometheus_client import (
 )
 
 from service import __version__
-from service.collectors import SECONDS, UncertaintyHistogram, VersionRequests
+from service.collectors import SECONDS, AnsweredRequests, UncertaintyHistogram
 from service.types import ModelRef
 
 _ROWS = tuple(2.0**n for n in range(13))
@@ -63,24 +63,12 @@ class Metrics:
     def __init__(self) -> None:
         self._of_models: dict[str, ModelMetrics] = {}
         self._rejected: dict[str, Counter] = {}
-        self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         own = self.registry = CollectorRegistry()
         ProcessCollector(registry=own)
         build = Gauge("candor_build_info", "Always 1", ["version", "torch"], registry=own)
         build.labels(__version__, installed("torch")).set(1)
-        self.requests_total = Counter(
-            "candor_requests_total",
-            "Requests answered",
-            ["model", "endpoint", "code"],
-            registry=own,
-        )
-        self.request_seconds = Histogram(
-            "candor_request_seconds",
-            "Time from a request's first byte to its answer, in seconds",
-            ["model", "endpoint"],
-            buckets=SECONDS,
-            registry=own,
-        )
+        self.requests = AnsweredRequests()
+        own.register(self.requests)
         self.queue_seconds = Histogram(
             "candor_queue_seconds",
             "Time a request waited for the engine, in seconds",
@@ -107,8 +95,6 @@ class Metrics:
         )
         self.uncertainty = UncertaintyHistogram()
         own.register(self.uncertainty)
-        self.version_requests = VersionRequests()
-        own.register(self.version_requests)
         self.ood_flagged_total = Counter(
             "candor_ood_flagged_total",
             "Rows flagged as out of distribution",
@@ -222,24 +208,13 @@ class Metrics:
     def keep_versions(self, refs: Collection[ModelRef]) -> None:
         """Say nothing any more of all versions but these."""
         self.uncertainty.keep(refs)
-        self.version_requests.keep(refs)
+        self.requests.keep(refs)
 
     def answered(
         self, model: str, version: int | None, endpoint: str, code: int, elapsed_s: float
     ) -> None:
         """See `Tally`."""
-        key = (model, endpoint, code)
-        found = self._answered.get(key)
-        if found is None:
-            found = self._answered[key] = (
-                self.requests_total.labels(model, endpoint, str(code)),
-                self.request_seconds.labels(model, endpoint),
-            )
-        requests, seconds = found
-        requests.inc()
-        seconds.observe(elapsed_s)
-        if version is not None:
-            self.version_requests.answered(model, version, endpoint, code, elapsed_s)
+        self.requests.answered(model, version, endpoint, code, elapsed_s)
 
     def rejected(self, reason: str) -> None:
         """See `Tally`."""

@@ -102,7 +102,7 @@ def test_requests_that_wait_to_be_counted_are_bounded() -> None:
     metrics = Metrics()
     for _ in range(10_001):
         metrics.answered("m", 1, "/predict", 200, 0.004)
-    assert metrics.version_requests._waiting_requests == 0
+    assert metrics.requests._waiting_requests == 0
     labels = {"model": "m", "version": "1", "endpoint": "/predict", "code": "200"}
     assert metrics.registry.get_sample_value("candor_version_requests_total", labels) == 10_001
 

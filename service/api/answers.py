@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -15,6 +16,9 @@ from service.inference.fields import FIELDS, QUANTILES, Fields
 from service.registry.labels import held, named
 from service.registry.verified import VerifiedModel
 from service.types import Task
+
+_OF_PARTS = frozenset({OOD_VALUES, OOD_FLAGGED, "label", "prediction_set", "quantiles"})
+"""Fields that are not written as the array that they are."""
 
 
 def write(
@@ -31,13 +35,18 @@ def select(fields: Fields, wanted: Collection[str]) -> Fields:
 
     The arrays that `ood` is made of come in its place.
     """
-    chosen: Fields = {}
+    names = _in_order(tuple(wanted), OOD_VALUES in fields)
+    return {name: fields.get(name) for name in names}
+
+
+@functools.lru_cache(maxsize=256)
+def _in_order(wanted: tuple[str, ...], scored: bool) -> tuple[str, ...]:
+    """The names of arrays; clients ask for the same fields again and again."""
+    found: list[str] = []
     for name in (*FIELDS, *CALIBRATED_FIELDS):
-        if name not in wanted:
-            continue
-        parts = (OOD_VALUES, OOD_FLAGGED) if name == "ood" and OOD_VALUES in fields else (name,)
-        chosen |= {part: fields.get(part) for part in parts}
-    return chosen
+        if name in wanted:
+            found += (OOD_VALUES, OOD_FLAGGED) if name == "ood" and scored else (name,)
+    return tuple(found)
 
 
 def contents(
@@ -58,7 +67,9 @@ def contents(
         **(_parts(more) if arrays else more),
     }
     for name, array in fields.items():
-        if name == OOD_VALUES:
+        if name not in _OF_PARTS:
+            content[name] = None if array is None else np.ascontiguousarray(array)
+        elif name == OOD_VALUES:
             content |= _out_of_distribution(model, fields, as_arrays=arrays)
         elif name == OOD_FLAGGED:
             continue

@@ -72,7 +72,8 @@ class Service(Desk):
 
 def desk_of(request: Request) -> Desk:
     """What the process that got this request answers it with."""
-    return cast(Desk, _state(request)["desk"])
+    desk: Desk = request.scope["state"]["desk"]
+    return desk
 
 
 def service_of(request: Request) -> Service:
@@ -82,7 +83,8 @@ def service_of(request: Request) -> Service:
 
 def request_id(request: Request) -> str:
     """The caller's X-Request-ID, or one that was made."""
-    return cast(str, _state(request)["request_id"])
+    number: str = request.scope["state"]["request_id"]
+    return number
 
 
 def served_by(request: Request, model: str, version: int | None = None) -> None:
@@ -90,7 +92,7 @@ def served_by(request: Request, model: str, version: int | None = None) -> None:
 
     Metrics are labelled by them, and the log names them.
     """
-    state = _state(request)
+    state = request.scope["state"]
     state["model"] = model
     if version is not None:
         state["version"] = version
@@ -102,34 +104,37 @@ def hold(request: Request, more_bytes: int) -> None:
     Raises:
         QueueFull: others' bodies leave no room.
     """
-    _state(request)["hold"](more_bytes)
+    request.scope["state"]["hold"](more_bytes)
 
 
 def waited_s(request: Request) -> float:
     """Seconds since all of a request had come."""
     now_s = time.monotonic()
-    return now_s - cast(float, _state(request).get(READ_S, now_s))
+    read_s: float = request.scope["state"].get(READ_S, now_s)
+    return now_s - read_s
 
 
 def spare_s(request: Request) -> float:
     """Seconds that an answer is expected to need once it is computed."""
-    return cast(float, _state(request).get(SPARE_S, 0.0))
+    seconds: float = request.scope["state"].get(SPARE_S, 0.0)
+    return seconds
 
 
 def has_come(request: Request) -> None:
     """Note that a request that was let in is given to the engine, or is over."""
-    if (note := _state(request).pop(COMING, None)) is not None:
+    if (note := request.scope["state"].pop(COMING, None)) is not None:
         note()
 
 
 def trace_of(request: Request) -> RequestSpans | None:
     """The spans of a request; None where it is not traced."""
-    return cast("RequestSpans | None", _state(request).get("trace"))
+    trace: RequestSpans | None = request.scope["state"].get("trace")
+    return trace
 
 
 def note_reason(request: Request, reason: str) -> None:
     """Note why a request was refused, for the log."""
-    _state(request)["reason"] = reason
+    request.scope["state"]["reason"] = reason
 
 
 def model_and_version(path: Mapping[str, str]) -> tuple[str, int | str | None]:
@@ -183,11 +188,9 @@ async def client_left(request: Request) -> None:
 
 def remembered(request: Request, name: str, read: Callable[[], ValueT]) -> ValueT:
     """What `read` gives, which is asked only once of a request."""
-    state = _state(request)
-    if name not in state:
-        state[name] = read()
-    return cast(ValueT, state[name])
-
-
-def _state(request: Request) -> dict[str, Any]:
-    return cast(dict[str, Any], request.scope["state"])
+    state = request.scope["state"]
+    if name in state:
+        known: ValueT = state[name]
+        return known
+    found = state[name] = read()
+    return found

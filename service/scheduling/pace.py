@@ -29,6 +29,8 @@ class Pace:
         self._seconds = 0.0
         self._cost_squared = 0.0
         self._cost_seconds = 0.0
+        self._mean_cost = 0.0
+        self._mean_s = 0.0
         self._fixed_s: float | None = None
 
     def learn(self, cost: int, seconds: float) -> None:
@@ -38,7 +40,8 @@ class Pace:
         self._seconds = _KEPT * self._seconds + seconds
         self._cost_squared = _KEPT * self._cost_squared + cost * cost
         self._cost_seconds = _KEPT * self._cost_seconds + cost * seconds
-        mean_cost, mean_s = self._cost / self._weight, self._seconds / self._weight
+        mean_cost = self._mean_cost = self._cost / self._weight
+        mean_s = self._mean_s = self._seconds / self._weight
         variance = self._cost_squared / self._weight - mean_cost**2
         if variance > (_SPREAD * mean_cost) ** 2:
             slope = (self._cost_seconds / self._weight - mean_cost * mean_s) / variance
@@ -54,7 +57,7 @@ class Pace:
         """
         if not self._weight:
             return 0.0
-        mean_cost, mean_s = self._cost / self._weight, self._seconds / self._weight
+        mean_cost, mean_s = self._mean_cost, self._mean_s
         if self._fixed_s is None:
             return min(steps, cost / mean_cost) * mean_s
         fixed_s = min(self._fixed_s, (1.0 - _LEAST) * mean_s)
@@ -68,7 +71,7 @@ class Pace:
         """
         if not self._weight:
             return math.inf
-        mean_cost, mean_s = self._cost / self._weight, self._seconds / self._weight
+        mean_cost, mean_s = self._mean_cost, self._mean_s
         if mean_s < _INSTANT_S:
             return math.inf
         if self._fixed_s is None:

@@ -229,7 +229,7 @@ class Runner:
         )
         self._give_up(self._scheduler.add(work, now_s), _displaced)
         answer: asyncio.Future[Fields] = loop.create_future()
-        computed = _OBSERVED.union(fields).intersection(_COMPUTED)
+        computed = _computed(frozenset(fields))
         if model.calibration is not None:
             computed |= model.calibration.references.keys()
         self._jobs[work.number] = Job(model, inputs, plan, computed, answer, origin)
@@ -381,12 +381,16 @@ class Runner:
             ],
             seconds,
         )
-        ran = [job for job, o in zip(jobs, outcomes, strict=True) if o.fields or o.error]
-        if ran:
-            metrics.batch_rows.observe(sum(job.inputs.shape[0] for job in ran))
+        rows = sum(
+            work.rows
+            for work, outcome in zip(step.works, outcomes, strict=True)
+            if outcome.fields is not None or outcome.error is not None
+        )
+        if rows:
+            metrics.batch_rows.observe(rows)
         if jobs[0].plan is None:
             return
-        metrics.sampling_seconds.observe(sum(o.seconds for o in outcomes))
+        metrics.sampling_seconds.observe(seconds)
         answered: list[Fields] = []
         for outcome in outcomes:
             if outcome.fields is not None:
@@ -402,6 +406,12 @@ class Runner:
             self._drift.observe(jobs[0].model, calibration, calibrated)
             if (flags := _joined(calibrated, OOD_FLAGGED)) is not None:
                 self._metrics.ood_flagged_total.labels(ref.name).inc(int(np.count_nonzero(flags)))
+
+
+@functools.lru_cache(maxsize=256)
+def _computed(fields: frozenset[str]) -> frozenset[str]:
+    """What is computed where these are wanted."""
+    return _OBSERVED.union(fields).intersection(_COMPUTED)
 
 
 def _displaced() -> Exception:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from service.types import Priority
@@ -37,6 +37,8 @@ class Work:
         begin_by_s: it is given up if it still waits then.
         deadline_s: nobody waits for its answer after that.
         priority: of its request.
+        cost: rows × passes.
+        need: what it needs of the engine.
     """
 
     number: int
@@ -49,16 +51,13 @@ class Work:
     begin_by_s: float = math.inf
     deadline_s: float = math.inf
     priority: Priority = Priority.NORMAL
+    cost: int = field(init=False)
+    need: Need = field(init=False)
 
-    @property
-    def cost(self) -> int:
-        """Rows × passes."""
-        return self.rows * self.passes
-
-    @property
-    def need(self) -> Need:
-        """What it needs of the engine."""
-        return Need(self.cost, self.batch_key is None)
+    def __post_init__(self) -> None:
+        # Asked for some thirty times while it waits.
+        object.__setattr__(self, "cost", self.rows * self.passes)
+        object.__setattr__(self, "need", Need(self.cost, self.batch_key is None))
 
 
 @dataclass(frozen=True, slots=True)
