@@ -210,7 +210,7 @@ def tune_thinning(
     if sum(chain.size for chain in program.chains) < _SMALL:
         return None
     found: int | None = None
-    for rows in (128, 32, 8, 1):
+    for rows in (128, 32, 16, 12, 8, 1):
         boundary = program.open(example(rows))
         noise = Noise([bank], range(passes), rows)
         run = functools.partial(_run_thinned_from, program, boundary, noise)

@@ -45,6 +45,7 @@ class _Turn:
     computation: Computation
     loop: asyncio.AbstractEventLoop
     told: Told
+    longer: float
     chunk_s: float | None = None
     """When its current chunk began."""
     delivered: bool = False
@@ -77,9 +78,15 @@ class EngineThread:
         self._closed = False
         self._thread = self._start()
 
-    def submit(self, computation: Computation, told: Told) -> None:
-        """Have a step computed after those that were submitted before; call from the loop."""
-        self._turns.append(_Turn(computation, asyncio.get_running_loop(), told))
+    def submit(self, computation: Computation, told: Told, longer: float = 1.0) -> None:
+        """Have a step computed after those that were submitted before; call from the loop.
+
+        Args:
+            computation: of the step.
+            told: gets what a turn of it brought.
+            longer: so many times `slice_s` it is not put aside.
+        """
+        self._turns.append(_Turn(computation, asyncio.get_running_loop(), told, longer))
         self._bell.put(None)
 
     def close(self) -> None:
@@ -129,7 +136,7 @@ class EngineThread:
 
     def _compute(self, turn: _Turn) -> None:
         turn.chunk_s = begun_s = time.monotonic()
-        until_s = begun_s + self._slice_s
+        until_s = begun_s + turn.longer * self._slice_s
 
         def enough() -> bool:
             # It is asked between chunks, however long a step that nobody waits behind goes on.

@@ -109,6 +109,11 @@ class Lines:
         """Whether anything could go next."""
         return self.total.works > 0 or bool(self.put_aside)
 
+    @property
+    def together_cost(self) -> int:
+        """Rows × passes of what waits and may run together."""
+        return sum(total.cost for total in self._together.values())
+
     def in_order(self) -> Iterator[Work]:
         """As they go; do not change the lines meanwhile."""
         used = [line.values() for line in self._lines.values() if line]
@@ -139,7 +144,7 @@ class Lines:
 
     def step_s(self, room: float) -> float:
         """Estimate of the next step of works that run together, filled as far as they go."""
-        return self.batches.seconds(min(room, sum(t.cost for t in self._together.values())))
+        return self.batches.seconds(min(room, self.together_cost))
 
     def waiting_s(
         self, room: float, up_to: Priority = Priority.LOW, more: Need | None = None

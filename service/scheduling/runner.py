@@ -327,7 +327,7 @@ class Runner:
             computation = Computation([self._jobs[work.number] for work in step.works])
             self._computations[step.number] = computation
             self._observe_start(step)
-        self._engine.submit(computation, functools.partial(self._deliver, step))
+        self._engine.submit(computation, functools.partial(self._deliver, step), step.longer)
 
     def _deliver(self, step: Step, slice_: Slice) -> None:
         self._running -= 1

@@ -17,6 +17,15 @@ from service.types import Priority
 _LEARNT = 0.1
 """Share that the last step has in the mean time of a request."""
 
+_OF_WAITING = 0.125
+"""Share of what waits that a step may take together, if it takes longer than steps should; and so
+many times as long at most."""
+_LONGEST = 4.0
+
+_NO_GAP = 1.5
+"""Times what steps should take, from which on the engine need not have the next one at hand: what
+it waits for that is little beside it, and whoever may go first waits for one step only."""
+
 _FULL = 0.5
 """Share of what a step may hold from which on it need not wait for more."""
 
@@ -99,7 +108,8 @@ class Scheduler:
     Args:
         batch_cost: rows × passes of a step at most.
         batch_s: seconds that a step should take at most, by what the model's steps took before
-            (see `Pace`). A single work above either gets a step of its own.
+            (see `Pace`); up to four times as long while much more waits, all of one model. A
+            single work above either gets a step of its own.
         limits: of what may wait.
     """
 
@@ -347,7 +357,10 @@ class Scheduler:
 
         It has to be as good as full, and no other model may wait whose turn it could become.
         """
-        return self._next(now_s, full=True) if len(self._waiting) == 1 else None
+        longest_s = _NO_GAP * self._batch_s
+        if len(self._waiting) != 1 or any(g.expected_s > longest_s for g in self._given.values()):
+            return None
+        return self._next(now_s, full=True)
 
     def _next(self, now_s: float, *, full: bool) -> Step | None:
         if not self._waiting:
@@ -367,7 +380,7 @@ class Scheduler:
         for work in (*chosen, *late):
             self._take(work)
         self._hopeless += late
-        step = Step(tuple(chosen))
+        step = Step(tuple(chosen), _LONGEST if len(chosen) > 1 else 1.0)
         self._give(step, _Given(lines.seconds_of(step), step.works[0].batch_key is None), now_s)
         return step
 
@@ -486,5 +499,18 @@ class Scheduler:
 
     def _room(self, model: str) -> float:
         """Rows × passes of a step of the model."""
-        within = self._lines_of(model).batches.cost_within(self._batch_s)
-        return min(self._batch_cost, within)
+        pace = self._lines_of(model).batches
+        return min(self._batch_cost, pace.cost_within(self._step_s(model)))
+
+    def _step_s(self, model: str) -> float:
+        """Seconds that a step of the model should take at most.
+
+        Large steps cost less for each work, and where so much waits that whoever comes now waits
+        for several of them anyway, they are what has all of it done sooner. Other models would wait
+        for them, too.
+        """
+        if len(self._waiting) > 1:
+            return self._batch_s
+        lines = self._lines_of(model)
+        waits_s = lines.batches.seconds(lines.together_cost)
+        return min(max(self._batch_s, _OF_WAITING * waits_s), _LONGEST * self._batch_s)

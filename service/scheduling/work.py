@@ -62,9 +62,15 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Works that run together next, all of one batch key, in the order they go."""
+    """Works that run together next, all of one batch key, in the order they go.
+
+    Args:
+        works: they.
+        longer: so many times as long as others it may take before it is put aside.
+    """
 
     works: tuple[Work, ...]
+    longer: float = 1.0
 
     @property
     def number(self) -> int:

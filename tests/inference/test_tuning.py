@@ -109,7 +109,7 @@ def test_small_networks_are_neither_thinned_nor_rounded() -> None:
 
 
 def test_thinning_starts_where_it_was_measured_to_pay(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Dense and thinned in turn, for 128, 32, 8 and 1 rows.
+    # Dense and thinned in turn, for 128, 32, 16 and fewer rows.
     times = iter([[10.0, 5.0], [4.0, 3.0], [1.0, 2.0]])
     monkeypatch.setattr(tuning, "seconds", lambda *_: next(times))
     program = program_of(wide())

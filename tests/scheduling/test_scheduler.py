@@ -215,9 +215,53 @@ def test_once_the_cost_is_known_no_step_takes_longer_than_it_should(
         engine.step()
     for number, of_one in enumerate(rows, start=1):
         engine.scheduler.add(work(number, "a", rows=of_one), NOW)
+    waits_s = 10 * sum(rows) * seconds
     while len(engine.scheduler):
         step = engine.step()
-        assert step.cost * seconds <= batch_s * (1 + 1e-9) or len(step.works) == 1
+        # An eighth of what waits, where that is more; but four times as long at most.
+        longest_s = min(4 * batch_s, max(batch_s, waits_s / 8)) * (1 + 1e-9)
+        assert step.cost * seconds <= longest_s or len(step.works) == 1
+        waits_s -= step.cost * seconds
+
+
+def crowded(waiting: int) -> Engine:
+    """Steps that should take a second, and works that take a tenth of one."""
+    engine = Engine(roomy(10**6, batch_s=1.0), {"a": 0.01, "b": 0.01})
+    for model in "ab":
+        for rows in (1, 2):
+            engine.scheduler.add(work(0, model, rows=rows), NOW)
+            engine.step()
+    for number in range(1, waiting + 1):
+        engine.scheduler.add(work(number, "a"), NOW)
+    return engine
+
+
+@pytest.mark.parametrize(("waiting", "together"), [(5, 5), (80, 10), (160, 20), (1000, 40)])
+def test_a_step_takes_longer_while_much_more_waits_anyway(waiting: int, together: int) -> None:
+    assert len(crowded(waiting).step().works) == together
+
+
+def test_no_step_takes_longer_where_another_model_waits_for_it() -> None:
+    engine = crowded(1000)
+    engine.scheduler.add(work(2000, "b"), NOW)
+    assert {len(engine.step().works) for _ in range(2)} == {1, 10}
+    assert len(engine.step().works) == 40
+
+
+def test_a_step_of_several_works_is_put_aside_later_than_others() -> None:
+    engine = crowded(20)
+    several = engine.step()
+    engine.scheduler.add(work(2000, "a", key=None), NOW)
+    [alone] = [step for step in steps(engine.scheduler) if len(step.works) == 1]
+    assert several.longer == 4 * alone.longer == 4
+
+
+def test_nothing_is_prepared_to_follow_a_step_that_takes_longer() -> None:
+    """Whoever may go first would have to wait for both."""
+    usual, much = crowded(20), crowded(1000)
+    for engine, follows in ((usual, True), (much, False)):
+        assert engine.scheduler.schedule(NOW) is not None
+        assert (engine.scheduler.schedule_ahead(NOW) is not None) == follows
 
 
 def test_a_model_saves_nothing_up_while_it_idles() -> None:
