@@ -26,7 +26,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.inference_protocol.errors import covers
 from service.api.replies import send_whole
-from service.api.scope import READ_S
+from service.api.scope import CLIENT, READ_S, Client
 from service.metrics import Tally
 from service.settings import Settings
 
@@ -202,6 +202,7 @@ class _Guarded(HttpToolsProtocol):
         """Of requests that come one behind the other this one's turn has come."""
         self._answered = cycle
         if app is self.config.loaded_app and self.front.serves(cycle.scope):
+            cycle.scope["state"][CLIENT] = Client()
             app = functools.partial(self._respond, cycle)
         super()._start_asgi_task(cycle, app)
 
@@ -268,8 +269,7 @@ class _Guarded(HttpToolsProtocol):
         """Whoever works on an answer is told; uvicorn tells of the last request that came."""
         super().connection_lost(exc)
         if self._answered is not None and not self._answered.response_complete:
-            self._answered.disconnected = True
-            self._answered.message_event.set()
+            _tell_of_leaving(self._answered)
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -425,9 +425,16 @@ class _Guarded(HttpToolsProtocol):
             self.transport.write(b"".join([*lines, body]))
         if answering:
             # Whoever works on the answer is told that nobody waits for it.
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+            _tell_of_leaving(self.cycle)
         self.transport.close()
+
+
+def _tell_of_leaving(cycle: Any) -> None:
+    cycle.disconnected = True
+    cycle.message_event.set()
+    client: Client | None = cycle.scope["state"].get(CLIENT)
+    if client is not None:
+        client.leaves()
 
 
 def _ends(answer: Response) -> bool:

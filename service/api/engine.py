@@ -7,7 +7,7 @@ against it, and have it computed.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from service.api.limits import priority, timeout_s
 from service.api.scope import (
-    client_left,
+    client_leaves,
     desk_of,
     has_come,
     request_id,
@@ -27,6 +27,7 @@ from service.api.scope import (
 from service.errors import DeadlineUnreachable
 from service.inference.fields import EVALUATION_FIELDS, Fields
 from service.registry.verified import VerifiedModel
+from service.scheduling.attendant import Watch
 from service.types import Priority, SamplePlan
 
 _OF_DEADLINE = 0.75
@@ -100,7 +101,7 @@ class Engine(Protocol):
         model: VerifiedModel,
         inputs: NDArray[Any],
         call: Call,
-        left: Callable[[], Awaitable[object]],
+        left: Watch | None,
     ) -> Computed:
         """Queue a request and wait for its answer; see `Runner.submit`.
 
@@ -108,7 +109,7 @@ class Engine(Protocol):
             model: as `resolve` gave it.
             inputs: [B, D...], checked, of the model's dtype.
             call: what is wanted of them.
-            left: returns once nobody waits for the answer any more.
+            left: watches whoever waits for the answer; None where their leaving ends the task.
         """
         ...
 
@@ -187,7 +188,7 @@ async def compute(
     )
     engine = desk_of(request).engine
     has_come(request)
-    computed = await engine.compute(model, inputs, call, lambda: client_left(request))
+    computed = await engine.compute(model, inputs, call, client_leaves(request))
     if trace is not None:
         trace.computed(degraded=computed.plan != plan)
     return computed

@@ -204,9 +204,9 @@ def _answered_as(kind: type[errors.CandorError]) -> tuple[int, str, str | None]:
     return found
 
 
-def repeat(request: Request, error: errors.CandorError) -> None:
-    """Count a request that gets the answer of another one, which ended in `error`."""
-    reason = _answered_as(type(error))[2]
+def repeat(request: Request, kind: type[errors.CandorError]) -> None:
+    """Count a request that gets the answer of another one, which ended in such an error."""
+    reason = _answered_as(kind)[2]
     if reason is not None:
         _count(request, reason)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import torch
@@ -15,6 +14,7 @@ from service.metrics import Metrics
 from service.registry.loading import LoadedModel
 from service.registry.registry import Registry
 from service.registry.verified import VerifiedModel
+from service.scheduling.attendant import Watch
 from service.scheduling.degrading import Degrading
 from service.scheduling.runner import Runner
 from service.store.collector import Collector
@@ -59,7 +59,7 @@ class LocalEngine:
         model: VerifiedModel,
         inputs: NDArray[Any],
         call: Call,
-        left: Callable[[], Awaitable[object]],
+        left: Watch | None,
     ) -> Computed:
         """See `Engine`."""
         loaded = cast(LoadedModel, model)

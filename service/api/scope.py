@@ -13,6 +13,7 @@ from starlette.types import Scope
 
 from service.errors import InvalidInput
 from service.metrics import Metrics, Tally
+from service.scheduling.attendant import Watch, by_waiting
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ READ_S = "read_s"
 
 COMING = "coming"
 """Of a request's state: whom to tell once it is given to the engine, or over."""
+
+CLIENT = "client"
+"""Of a request's state: its `Client`, where the server around the application has one."""
 
 SPARE_S = "spare_s"
 """Of a request's state: what the event loop is expected to take for its answer."""
@@ -178,6 +182,38 @@ def said_once(request: Request) -> None:
     for name in names:
         if names.count(name) > 1:
             raise InvalidInput(f"`{name}` stands twice in the query", field=name)
+
+
+class Client:
+    """Of a request: tells once that it has left, where the server around the application knows."""
+
+    __slots__ = ("_has_left", "_tell")
+
+    def __init__(self) -> None:
+        self._has_left = False
+        self._tell: Callable[[], None] | None = None
+
+    def leaves(self) -> None:
+        """It has left, before it was answered."""
+        self._has_left = True
+        if self._tell is not None:
+            self._tell()
+
+    def watch(self, tell: Callable[[], None]) -> Callable[[], object]:
+        """See `Watch`."""
+        self._tell = tell
+        if self._has_left:
+            tell()
+        return self._forget
+
+    def _forget(self) -> None:
+        self._tell = None
+
+
+def client_leaves(request: Request) -> Watch:
+    """What watches the client of a request whose body was read."""
+    client: Client | None = request.scope["state"].get(CLIENT)
+    return by_waiting(lambda: client_left(request)) if client is None else client.watch
 
 
 async def client_left(request: Request) -> None:

@@ -24,7 +24,7 @@ class _Said(NamedTuple):
     """An answer, in two parts between which the request's id stands; or in one, without it."""
 
     standing: Standing
-    error: QueueFull
+    kind: type[QueueFull]
     status: int
     media_type: str
     before: bytes
@@ -53,7 +53,7 @@ class StandingRefusals:
             before, _, after = body.rpartition(orjson.dumps(request_id(request)))
         self._said[path, priority(request)] = _Said(
             error.standing,
-            error,
+            type(error),
             answer.status_code,
             answer.headers["content-type"],
             before,
@@ -72,7 +72,7 @@ class StandingRefusals:
         now_s = time.monotonic()
         if not said.standing.is_for(timeout_s(request), now_s):
             return None
-        errors.repeat(request, said.error)
+        errors.repeat(request, said.kind)
         body = said.before
         if said.after is not None:
             body += orjson.dumps(request_id(request)) + said.after

@@ -89,25 +89,36 @@ class Admission:
             DeadlineUnreachable: its answer would come too late.
             QueueFull: there is no room for it.
         """
-        each_s = outlook.each_s
+        # Made elsewhere: an error that a name is left for in a frame that it went through, is freed
+        # only when garbage is looked for.
         if outlook.full:
-            full = self.queue_full(outlook.full, now_s, each_s)
-            full.standing = self._standing(each_s or _RETRY_AFTER_S, each_s, now_s, stands_s)
-            raise full
+            raise self._no_room(outlook, now_s, stands_s)
         late = late_s(priority, outlook.end_s, outlook.begin_s, left_s, begin_within_s)
         if late > 0:
-            error = DeadlineUnreachable(
-                f"what waits would take until {outlook.end_s:.2g} seconds from now, too long for "
-                "the time that this request has; send it again later, allow more time "
-                "(X-Request-Timeout), or send fewer rows or passes",
-                retry_after_s=self._promise(late, now_s, each_s),
-            )
-            stands_s = min(stands_s, outlook.begin_s)
-            shrinks = 1.0 / OF_DEADLINE[priority]
-            error.standing = self._standing(
-                *(late, each_s, now_s, stands_s), shrinks * outlook.end_s, shrinks
-            )
-            raise error
+            raise self._too_late(outlook, late, priority, now_s, stands_s)
+
+    def _no_room(self, outlook: Outlook, now_s: float, stands_s: float) -> QueueFull:
+        each_s = outlook.each_s
+        error = self.queue_full(outlook.full, now_s, each_s)
+        error.standing = self._standing(each_s or _RETRY_AFTER_S, each_s, now_s, stands_s)
+        return error
+
+    def _too_late(
+        self, outlook: Outlook, late: float, priority: Priority, now_s: float, stands_s: float
+    ) -> DeadlineUnreachable:
+        each_s = outlook.each_s
+        error = DeadlineUnreachable(
+            f"what waits would take until {outlook.end_s:.2g} seconds from now, too long for the "
+            "time that this request has; send it again later, allow more time "
+            "(X-Request-Timeout), or send fewer rows or passes",
+            retry_after_s=self._promise(late, now_s, each_s),
+        )
+        stands_s = min(stands_s, outlook.begin_s)
+        shrinks = 1.0 / OF_DEADLINE[priority]
+        error.standing = self._standing(
+            *(late, each_s, now_s, stands_s), shrinks * outlook.end_s, shrinks
+        )
+        return error
 
     def _standing(
         self,

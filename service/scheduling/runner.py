@@ -12,7 +12,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ from service.inference.fields import EVALUATION_FIELDS, FIELDS, Fields
 from service.metrics import Metrics
 from service.registry.loading import LoadedModel
 from service.scheduling.admission import Outlook
-from service.scheduling.attendant import Attendant
+from service.scheduling.attendant import Attendant, Watch
 from service.scheduling.computation import Computation, Job, Outcome
 from service.scheduling.door import Door
 from service.scheduling.drift import Drift
@@ -184,7 +184,7 @@ class Runner:
         waited_s: float = 0.0,
         spare_s: float = 0.0,
         priority: Priority = Priority.NORMAL,
-        left: Callable[[], Awaitable[object]] | None = None,
+        left: Watch | None = None,
         origin: Origin = UNKNOWN,
     ) -> Fields:
         """Queue a request and wait for its answer.
@@ -198,7 +198,7 @@ class Runner:
             waited_s: that are over already.
             spare_s: that its answer is expected to need once it is computed.
             priority: the higher ones go first.
-            left: returns once nobody waits for the answer any more.
+            left: watches whoever waits for the answer.
             origin: of the request, for logs and traces.
 
         Raises:
@@ -207,7 +207,7 @@ class Runner:
             QueueTimeout: it waited longer than requests may.
             ModelNotReady: the server is draining, or its engine hangs.
             DeadlineExceeded: `timeout_s` passed.
-            ClientLeft: `left` returned.
+            ClientLeft: nobody waits for it any more.
             EngineFailure: the model raised on it.
         """
         self._check_takes()

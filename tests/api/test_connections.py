@@ -8,10 +8,12 @@ from unittest.mock import Mock
 
 import pytest
 import uvicorn
+from fastapi import Request
 from uvicorn.server import ServerState
 
 from service.api.connections import protocol_for
 from service.api.replies import Reply
+from service.api.scope import client_leaves
 from service.settings import load_settings
 
 POST = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
@@ -350,3 +352,59 @@ def test_nothing_is_written_to_a_client_that_has_left() -> None:
         return written(transport)
 
     assert asyncio.run(story()) == b""
+
+
+@pytest.mark.parametrize("watched_first", [True, False])
+def test_whoever_waits_for_the_answer_is_told_once_its_client_has_left(watched_first: bool) -> None:
+    told: list[str] = []
+
+    class Watching(Open):
+        async def respond(self, scope: Any, receive: Any) -> Reply:
+            if watched_first:
+                self.watch(scope)
+            await self.may.wait()
+            if not watched_first:
+                self.watch(scope)
+            return Reply(b"late", "text/plain")
+
+        def watch(self, scope: Any) -> None:
+            client_leaves(Request(scope))(lambda: told.append(scope["path"]))
+
+    async def story() -> None:
+        front = Watching()
+        front.may.clear()
+        connection, transport = connected(Mock(), front)
+        connection.data_received(asked(3))
+        await asyncio.sleep(0)
+        transport.is_closing.return_value = True
+        connection.connection_lost(None)
+        assert told == ["/full"] * watched_first
+        front.may.set()
+        await ends(connection)
+
+    asyncio.run(story())
+    assert told == ["/full"]
+
+
+def test_a_watch_that_ended_is_told_nothing() -> None:
+    told: list[str] = []
+
+    class Watching(Open):
+        async def respond(self, scope: Any, receive: Any) -> Reply:
+            client_leaves(Request(scope))(lambda: told.append("left"))()
+            await self.may.wait()
+            return Reply(b"late", "text/plain")
+
+    async def story() -> None:
+        front = Watching()
+        front.may.clear()
+        connection, transport = connected(Mock(), front)
+        connection.data_received(asked(3))
+        await asyncio.sleep(0)
+        transport.is_closing.return_value = True
+        connection.connection_lost(None)
+        front.may.set()
+        await ends(connection)
+
+    asyncio.run(story())
+    assert told == []

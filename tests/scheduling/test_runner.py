@@ -19,6 +19,7 @@ from service.inference.prediction import Prediction, Request
 from service.metrics import Metrics
 from service.registry.loading import LoadedModel
 from service.registry.registry import Registry
+from service.scheduling.attendant import by_waiting
 from service.scheduling.runner import Runner
 from service.scheduling.scheduler import QueueLimits, Scheduler
 from service.types import Masks, SamplePlan
@@ -81,7 +82,7 @@ def test_a_running_step_skips_requests_whose_client_left(slow: LoadedModel) -> N
 
     async def ask(seed: int, milliseconds: float, *, stays: bool) -> Fields:
         asked.append(seed)
-        left = None if stays else leave.wait
+        left = None if stays else by_waiting(leave.wait)
         inputs = torch.tensor([[milliseconds]])
         return await own.submit(slow, inputs, plan(seed), ["mean"], timeout_s=30.0, left=left)
 
@@ -183,7 +184,7 @@ def test_a_step_that_was_handed_over_is_not_run_once_its_client_has_left(
                     slow, torch.tensor([[100.0]]), plan(0), ["mean"], timeout_s=30.0, left=left
                 )
             )
-            for left in (None, leave.wait)
+            for left in (None, by_waiting(leave.wait))
         ]
         # Both are the engine's; one runs for three tenths of a second, a client is looked at after
         # one.

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from typing import Any, cast
@@ -19,7 +19,7 @@ from service.api.replicas.asking import Others, ReplicaLost
 from service.api.workers import messages
 from service.errors import DeadlineExceeded, ModelNotReady
 from service.registry.verified import VerifiedModel
-from service.scheduling.attendant import Attendant
+from service.scheduling.attendant import Attendant, Watch
 from service.types import Priority
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ class ReplicatedEngine:
         model: VerifiedModel,
         inputs: NDArray[Any],
         call: Call,
-        left: Callable[[], Awaitable[object]],
+        left: Watch | None,
     ) -> Computed:
         """See `Engine`."""
         loop = asyncio.get_running_loop()

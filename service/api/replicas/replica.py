@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -69,7 +68,7 @@ class Replica:
         try:
             # A door whose client left cancels this task.
             computed = await self._service.engine.compute(
-                model, own, messages.read_call(call), asyncio.Event().wait
+                model, own, messages.read_call(call), None
             )
         except CandorError as error:
             return _failed(error)

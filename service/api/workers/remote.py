@@ -7,7 +7,7 @@ import itertools
 import math
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar, cast
 
@@ -19,7 +19,7 @@ from service.api.workers.channel import Buffer, Channel, Head, pack, unpack
 from service.errors import ClientLeft, DeadlineExceeded, ModelNotReady
 from service.registry.verified import VerifiedModel
 from service.scheduling.admission import Admission, Outlook
-from service.scheduling.attendant import Attendant
+from service.scheduling.attendant import Attendant, Watch
 from service.scheduling.door import LOOK_S
 from service.types import Priority
 
@@ -158,7 +158,7 @@ class RemoteEngine:
         model: VerifiedModel,
         inputs: NDArray[Any],
         call: Call,
-        left: Callable[[], Awaitable[object]],
+        left: Watch | None,
     ) -> Computed:
         """See `Engine`."""
         self._asked += 1
@@ -175,7 +175,7 @@ class RemoteEngine:
         buffers: list[Buffer],
         read: Callable[[Head, list[bytearray]], AnswerT],
         timeout_s: float = math.inf,
-        left: Callable[[], Awaitable[object]] | None = None,
+        left: Watch | None = None,
     ) -> AnswerT:
         """What `read` makes of the answer, as soon as it is there: later messages may end it."""
         loop = asyncio.get_running_loop()

@@ -191,7 +191,7 @@ class Extension:
         call = messages.read_call(head["call"])
         self._busy()
         # A worker whose client left says so, which ends this task.
-        computed = await self._engine.compute(load.model, inputs, call, asyncio.Event().wait)
+        computed = await self._engine.compute(load.model, inputs, call, None)
         arrays, packed = pack(computed.fields)
         answer = {"kind": "computed", "number": head["number"], "arrays": arrays}
         self.channel.send({**answer, "plan": messages.write_plan(computed.plan)}, packed)

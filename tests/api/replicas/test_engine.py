@@ -14,6 +14,7 @@ from service.api.replicas import engine
 from service.api.replicas.engine import ReplicatedEngine
 from service.api.workers import messages
 from service.errors import CandorError, ClientLeft, DeadlineExceeded, ModelNotReady, QueueFull
+from service.scheduling.attendant import by_waiting
 from service.types import Masks, Priority, SamplePlan
 from tests.api.replicas.others import Here
 from tests.api.workers.test_messages import version
@@ -64,15 +65,11 @@ class Replica:
         return {"kind": "computed", "fields": fields, "plan": messages.write_plan(PLAN)}
 
 
-async def never() -> None:
-    await asyncio.Event().wait()
-
-
 async def ask(replica: Replica, dying: int = 0, call: Call = CALL) -> Computed:
     own = ReplicatedEngine(Here(replica, dying), 30.0)
     async with asyncio.timeout(30.0):
         model = await own.resolve("mine", None, "id")
-        return await own.compute(model, INPUTS, call, never)
+        return await own.compute(model, INPUTS, call, None)
 
 
 @pytest.mark.parametrize("dying", [0, 1, 3])
@@ -92,10 +89,10 @@ def test_another_is_asked_for_no_longer_than_the_deadline_allows() -> None:
         others.dying = 10**6
         call = dataclasses.replace(CALL, timeout_s=0.2)
         with pytest.raises(DeadlineExceeded, match="or one died"):
-            await own.compute(model, INPUTS, call, never)
+            await own.compute(model, INPUTS, call, None)
         assert replica.calls == []
         others.dying = 2
-        await own.compute(model, INPUTS, CALL, never)
+        await own.compute(model, INPUTS, CALL, None)
         # What has passed of it is what the replica is told.
         assert replica.calls[0].waited_s > 0.0
         assert dataclasses.replace(replica.calls[0], waited_s=0.0) == CALL
@@ -109,9 +106,9 @@ def test_what_a_request_has_waited_before_counts() -> None:
         own = ReplicatedEngine(Here(replica), 30.0)
         model = await own.resolve("mine", None, "id")
         with pytest.raises(DeadlineExceeded):
-            await own.compute(model, INPUTS, dataclasses.replace(CALL, waited_s=31.0), never)
+            await own.compute(model, INPUTS, dataclasses.replace(CALL, waited_s=31.0), None)
         assert replica.calls == []
-        await own.compute(model, INPUTS, dataclasses.replace(CALL, waited_s=10.0), never)
+        await own.compute(model, INPUTS, dataclasses.replace(CALL, waited_s=10.0), None)
         assert 9.0 < replica.calls[0].waited_s < 30.0
 
     asyncio.run(run())
@@ -154,7 +151,7 @@ def test_a_version_that_no_replica_has_any_more_is_gone(monkeypatch: pytest.Monk
         model = await own.resolve("mine", None, "id")
         own.told(changing=True)
         with pytest.raises(ModelNotReady, match="unloaded meanwhile"):
-            await own.compute(model, INPUTS, CALL, never)
+            await own.compute(model, INPUTS, CALL, None)
         # Who comes next is told what serves now, though models are still being changed.
         await own.resolve("mine", None, "id")
         assert others.calls.count("resolve") == 2
@@ -178,7 +175,7 @@ def test_a_replica_stops_when_nobody_waits_any_more() -> None:
         own = ReplicatedEngine(Here(replica), 30.0)
         model = await own.resolve("mine", None, "id")
         with pytest.raises(ClientLeft):
-            await own.compute(model, INPUTS, CALL, replica.began.wait)
+            await own.compute(model, INPUTS, CALL, by_waiting(replica.began.wait))
         async with asyncio.timeout(30.0):
             await replica.cancelled.wait()
 

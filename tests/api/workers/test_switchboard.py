@@ -26,6 +26,7 @@ from service.api.workers.switchboard import Extension, Switchboard
 from service.errors import ClientLeft, DeadlineUnreachable, EngineFailure, ModelNotReady, QueueFull
 from service.registry.verified import VerifiedModel
 from service.scheduling.admission import Outlook
+from service.scheduling.attendant import Watch, by_waiting
 from service.settings import load_settings
 from service.types import Priority
 from tests.api.workers.test_messages import version
@@ -60,7 +61,7 @@ class Engine:
         model: VerifiedModel,
         inputs: NDArray[Any],
         call: Call,
-        left: Callable[[], Awaitable[object]],
+        left: Watch | None,
     ) -> Computed:
         self.computed.append(model)
         if self.error is not None:
@@ -129,13 +130,11 @@ async def ends() -> AsyncIterator[Ends]:
         await both.line.gone.wait()
 
 
-async def never() -> None:
-    await asyncio.Event().wait()
-
-
-async def ask(both: Ends, left: Callable[[], Awaitable[object]] = never) -> Computed:
+async def ask(both: Ends, left: Callable[[], Awaitable[object]] | None = None) -> Computed:
     model = await both.remote.resolve("mine", None, "id")
-    return await both.remote.compute(model, INPUTS, CALL, left)
+    return await both.remote.compute(
+        model, INPUTS, CALL, None if left is None else by_waiting(left)
+    )
 
 
 def test_an_answer_comes_back_whole() -> None:
@@ -156,7 +155,7 @@ def test_what_began_on_a_version_is_computed_on_it_though_another_serves_by_then
             model = await both.remote.resolve("mine", None, "id")
             both.engine.serving = version(parameters=11)
             assert model.parameters == old.parameters
-            await both.remote.compute(model, INPUTS, CALL, never)
+            await both.remote.compute(model, INPUTS, CALL, None)
             assert both.engine.computed == [old]
             assert (await both.remote.resolve("mine", None, "id")).parameters == 11
 
@@ -175,7 +174,7 @@ def test_versions_that_serve_no_more_and_nobody_asked_for_lately_are_let_go_of(
             while both.extension._loads or both.remote._models:
                 await asyncio.sleep(0.01)
             with pytest.raises(ModelNotReady, match="unloaded meanwhile"):
-                await both.remote.compute(model, INPUTS, CALL, never)
+                await both.remote.compute(model, INPUTS, CALL, None)
             # It is told of again, and serves on.
             await ask(both)
 
@@ -188,7 +187,7 @@ def test_a_version_that_was_just_asked_for_is_held() -> None:
             model = await both.remote.resolve("mine", None, "id")
             both.engine.serving = version()
             await both.extension._let_go_now()
-            await both.remote.compute(model, INPUTS, CALL, never)
+            await both.remote.compute(model, INPUTS, CALL, None)
 
     asyncio.run(run())
 
@@ -202,7 +201,7 @@ def test_a_version_that_serves_is_kept_for_whoever_takes_long_to_send_its_rows(
         async with ends() as both:
             model = await both.remote.resolve("mine", None, "id")
             await both.extension._let_go_now()
-            await both.remote.compute(model, INPUTS, CALL, never)
+            await both.remote.compute(model, INPUTS, CALL, None)
             both.engine.unresolved = ModelNotReady("unloaded")
             await both.extension._let_go_now()
             assert not both.extension._loads
