@@ -20,6 +20,7 @@ from service.api.app import build_app, build_service, running
 from service.api.drain import drain
 from service.api.exposure import refuse_open_door, tls_options
 from service.api.front import Front
+from service.api.garbage import look_rarely
 from service.api.listening import LingeringServer, configuration
 from service.api.scope import Service
 from service.api.workers.supervisor import Supervisor
@@ -85,6 +86,7 @@ def serve(settings: Settings, announce: Callable[[Service, str], None]) -> None:
         OSError: the port is taken.
     """
     refuse_open_door(settings)
+    look_rarely()
     tls = tls_options(settings)
     service = build_service(settings)
     several = settings.workers > 1

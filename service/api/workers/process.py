@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service import logs
 from service.api.direct import DIRECT
 from service.api.front import Front
+from service.api.garbage import look_rarely
 from service.api.listening import LingeringServer, configuration
 from service.api.scope import Desk
 from service.api.workers.channel import Head
@@ -51,6 +52,7 @@ class _WorkerServer(LingeringServer):
 
 async def serve(channel: socket.socket, listening: socket.socket) -> None:
     """Serve until told to stop."""
+    look_rarely()
     loop = asyncio.get_running_loop()
     line = Line()
     told: asyncio.Future[Settings] = loop.create_future()
