@@ -162,42 +162,55 @@ def _depth(value: Any) -> int:
 
 def _first_fault(value: list[Any], spec: InputSpec) -> InvalidInput:
     """What is wrong with lists that numpy cannot make an array of numbers from."""
-    wanted_depth = len(spec.shape) + 1
-    lengths: dict[int, int] = {}
-
-    def fault(item: Any, index: str, depth: int) -> InvalidInput | None:
-        name = f"{_FIELD}{index}"
-        if not isinstance(item, list):
-            is_number = isinstance(item, int | float)
-            if is_number and depth == wanted_depth:
-                return None
-            expected = "a number" if depth == wanted_depth else "an array"
-            received = item if is_number or item is None else str(item)[:100]
-            return InvalidInput(
-                f"`{name}` is {received!r}; expected {expected}, `inputs` being {_shape(spec)}",
-                field=name,
-                expected=expected,
-                received=received,
-            )
-        if depth >= wanted_depth:
-            return InvalidInput(
-                f"`{name}` is an array; expected a number, `inputs` being {_shape(spec)}",
-                field=name,
-                expected="a number",
-                received="an array",
-            )
-        length = lengths.setdefault(depth, len(item))
-        if len(item) != length:
-            return InvalidInput(
-                f"`{name}` has {len(item)} elements, and those before it {length}; every row needs "
-                f"the same shape, `inputs` being {_shape(spec)}",
-                field=name,
-                expected=length,
-                received=len(item),
-            )
-        found = (fault(part, f"{index}[{i}]", depth + 1) for i, part in enumerate(item))
-        return next((each for each in found if each is not None), None)
-
-    return fault(value, "", 0) or InvalidInput(
+    return _fault(value, "", 0, spec, {}) or InvalidInput(
         "`inputs` holds a number too large for any model", field=_FIELD
     )
+
+
+def _fault(
+    item: Any, index: str, depth: int, spec: InputSpec, lengths: dict[int, int]
+) -> InvalidInput | None:
+    """What is wrong with a part of the inputs.
+
+    Args:
+        item: the part.
+        index: its place, as in `[0][3]`.
+        depth: how many lists it is in.
+        spec: of the model.
+        lengths: of the first list at each depth.
+    """
+    name = f"{_FIELD}{index}"
+    wanted_depth = len(spec.shape) + 1
+    if not isinstance(item, list):
+        is_number = isinstance(item, int | float)
+        if is_number and depth == wanted_depth:
+            return None
+        expected = "a number" if depth == wanted_depth else "an array"
+        received = item if is_number or item is None else str(item)[:100]
+        return InvalidInput(
+            f"`{name}` is {received!r}; expected {expected}, `inputs` being {_shape(spec)}",
+            field=name,
+            expected=expected,
+            received=received,
+        )
+    if depth >= wanted_depth:
+        return InvalidInput(
+            f"`{name}` is an array; expected a number, `inputs` being {_shape(spec)}",
+            field=name,
+            expected="a number",
+            received="an array",
+        )
+    length = lengths.setdefault(depth, len(item))
+    if len(item) != length:
+        return InvalidInput(
+            f"`{name}` has {len(item)} elements, and those before it {length}; every row needs "
+            f"the same shape, `inputs` being {_shape(spec)}",
+            field=name,
+            expected=length,
+            received=len(item),
+        )
+    found = (
+        _fault(part, f"{index}[{number}]", depth + 1, spec, lengths)
+        for number, part in enumerate(item)
+    )
+    return next((each for each in found if each is not None), None)
