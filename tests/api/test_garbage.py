@@ -108,10 +108,14 @@ def left_by(service: Service, asked: bytes, status: bytes) -> list[Any]:
 
         # What is made once, of the first ones, is nobody's.
         await ask(3)
-        with without_collecting() as found:
-            await ask(MANY)
+        rounds = []
+        for _ in range(3):
+            with without_collecting() as found:
+                await ask(MANY)
+            rounds.append(found)
         connection.connection_lost(None)
-        return found
+        # What other tests left comes up once; what requests leave comes up each time.
+        return min(rounds, key=len)
 
     return asyncio.run(story())
 
