@@ -166,7 +166,8 @@ class Settings(BaseModel):
     batch_seconds: float = Field(
         0.02,
         gt=0,
-        description="seconds that a batch should take at most, as far as requests can be parted",
+        description="seconds that a batch should take at most, as far as requests can be parted; "
+        "up to four times as long while much more waits, all of one model",
     )
     queue_requests: int = Field(
         1024, gt=0, description="requests that may wait; more are refused with 429"

@@ -15,6 +15,10 @@ _LEAST = 0.05
 
 _INSTANT_S = 1e-9
 
+_TRUSTED = 3.0
+"""Times what was expected of a step that one measurement may say at most. A pause of the machine is
+of none of the steps to come; what is slower from now on is soon known from several."""
+
 
 class Pace:
     """A step takes a fixed time and a time for each row × pass: least squares, forgetting.
@@ -35,6 +39,10 @@ class Pace:
 
     def learn(self, cost: int, seconds: float) -> None:
         """A step of `cost` rows × passes took so long."""
+        if self._weight:
+            # A larger one than any before may well take as much longer as it is larger.
+            most_s = max(self.seconds(cost), self._mean_s * cost / self._mean_cost)
+            seconds = min(seconds, _TRUSTED * max(most_s, _INSTANT_S))
         self._weight = _KEPT * self._weight + 1.0
         self._cost = _KEPT * self._cost + cost
         self._seconds = _KEPT * self._seconds + seconds

@@ -72,8 +72,11 @@ def expressions() -> list[str]:
 def metrics() -> tuple[set[str], set[str]]:
     """Names of series, and of labels, that a server has."""
     own = Metrics()
+    # What is counted by the collector of all requests has its labels once there was one.
+    own.answered("mine", 1, "/predict", 200, 0.1)
     names, labels = set(), set()
     for line in own.render().decode().splitlines():
+        labels |= set(re.findall(r'(\w+)="', line))
         if line.startswith("# TYPE"):
             name, kind = line.split()[2:]
             names |= {name} | {
@@ -81,7 +84,7 @@ def metrics() -> tuple[set[str], set[str]]:
             }
     for value in vars(own).values():
         labels |= set(getattr(value, "_labelnames", ()))
-    return names, labels | {"version", "torch", "model", "measure"}
+    return names, labels | {"measure"}
 
 
 def promtool(*arguments: object) -> None:

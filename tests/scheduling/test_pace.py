@@ -81,3 +81,25 @@ def test_what_is_not_known_is_expected_to_take_no_longer_than_what_was_seen() ->
 
 def test_small_steps_are_not_taken_for_as_long_as_the_only_large_one_that_was_seen() -> None:
     assert learnt([100_000], fixed_s=0.0, each_s=1e-4).seconds(50) == pytest.approx(0.005)
+
+
+@given(st.floats(0.0, 1.0), st.floats(1e-5, 1e-2), st.floats(10.0, 1e4))
+def test_one_pause_of_the_machine_does_not_make_all_steps_long(
+    fixed_s: float, each_s: float, times: float
+) -> None:
+    pace = learnt([50, 100, 150, 100] * 5, fixed_s, each_s)
+    usual_s = fixed_s + 100 * each_s
+    pace.learn(100, times * usual_s)
+    assert pace.seconds(100) < 1.3 * usual_s
+
+
+def test_what_is_slower_from_now_on_is_soon_known() -> None:
+    pace = learnt([50, 100, 150, 100] * 5, fixed_s=0.01, each_s=1e-3)
+    for _ in range(20):
+        pace.learn(100, 10 * 0.11)
+    assert pace.seconds(100) == pytest.approx(10 * 0.11, rel=0.2)
+
+
+def test_a_step_that_is_larger_than_any_before_may_take_as_much_longer() -> None:
+    pace = learnt([10, 10, 1000], fixed_s=0.0, each_s=1e-3)
+    assert pace.seconds(1000) == pytest.approx(1.0)
