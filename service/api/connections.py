@@ -13,6 +13,7 @@ import enum
 import functools
 import http
 import random
+import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -38,6 +39,8 @@ _RETRY_AFTER_S = 1
 _CHUNK_OVERHEAD = 16
 """Bytes around a chunk for each byte in it: more than the smallest chunks have."""
 _SPARE_FILES = 256
+_PLAIN_PATH = re.compile(rb"[\w/.~:-]+")
+"""What stands for itself: of other paths it is not known before they are parsed what they are."""
 _JOINED_BYTES = 2**16
 """A body up to this goes out together with its head; to copy a larger one would take longer."""
 _LARGE_HEAD = "the head has over {} bytes (CANDOR_MAX_HEADER_BYTES)"
@@ -202,7 +205,7 @@ class _Guarded(HttpToolsProtocol):
         """Of requests that come one behind the other this one's turn has come."""
         self._answered = cycle
         if app is self.config.loaded_app and self.front.serves(cycle.scope):
-            cycle.scope["state"][CLIENT] = Client()
+            cycle.scope["state"][CLIENT] = Client(self.flow.resume_reading)
             app = functools.partial(self._respond, cycle)
         super()._start_asgi_task(cycle, app)
 
@@ -218,9 +221,11 @@ class _Guarded(HttpToolsProtocol):
         scope: MutableMapping[str, Any] = cast(Any, self.scope)
         if self.app is not self.config.loaded_app or self._answers() or self.expect_100_continue:
             return False
+        if self.flow.write_paused or _PLAIN_PATH.fullmatch(self.url) is None:
+            return False
         if parser.get_http_version() != "1.1" or not parser.should_keep_alive():
             return False
-        scope["method"], scope["path"] = parser.get_method().decode(), self.url.decode("latin-1")
+        scope["method"], scope["path"] = parser.get_method().decode(), self.url.decode()
         if not self.front.serves(scope):
             return False
         answer = self.front.turn_away(scope)
@@ -333,7 +338,7 @@ class _Guarded(HttpToolsProtocol):
     def look(self, now_s: float) -> None:
         """Cut the connection off if it overstays."""
         if self._stalled_s is not None:
-            taken_bytes = self._stalled_bytes - self.transport.get_write_buffer_size()
+            taken_bytes = max(0, self._stalled_bytes - self.transport.get_write_buffer_size())
             if now_s - self._stalled_s > self._allowed_s(taken_bytes):
                 self.tally.rejected("slow_client")
                 self.transport.abort()

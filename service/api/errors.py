@@ -219,8 +219,8 @@ def _count(request: Request, reason: str) -> None:
 
 
 def retry_after(wait_s: float) -> dict[str, str]:
-    """The header, in whole seconds that are enough."""
-    return {"Retry-After": str(math.ceil(wait_s))}
+    """The header, in whole seconds that are enough; at once is too soon for whoever was refused."""
+    return {"Retry-After": str(max(1, math.ceil(wait_s)))}
 
 
 def _candor_error(request: Request, error: errors.CandorError) -> Response:

@@ -89,7 +89,7 @@ class Front:
         no task, and nothing of what serving a request needs.
         """
         self._turns.note()
-        if self._desk.tracing is not None:
+        if self._desk.tracing is not None or self._desk.engine.draining:
             return None
         number, state = self._known(scope)
         request = Request(scope)
@@ -196,6 +196,7 @@ class Front:
                 code = _left(Request(scope))
             raise
         finally:
+            has_come(Request(scope))
             # What was refused before it was routed is of the route that it asked for.
             unrouted = scope["path"] if scope["path"] in ACCESS else "other"
             route = str(getattr(scope.get("route"), "path", unrouted))

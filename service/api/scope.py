@@ -185,11 +185,16 @@ def said_once(request: Request) -> None:
 
 
 class Client:
-    """Of a request: tells once that it has left, where the server around the application knows."""
+    """Of a request: tells once that it has left, where the server around the application knows.
 
-    __slots__ = ("_has_left", "_tell")
+    Args:
+        listen: has the server read on: what is not read does not tell that it has ended.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_has_left", "_listen", "_tell")
+
+    def __init__(self, listen: Callable[[], None]) -> None:
+        self._listen = listen
         self._has_left = False
         self._tell: Callable[[], None] | None = None
 
@@ -204,6 +209,8 @@ class Client:
         self._tell = tell
         if self._has_left:
             tell()
+        else:
+            self._listen()
         return self._forget
 
     def _forget(self) -> None:

@@ -17,8 +17,12 @@ LOOK_S = 0.005
 time as went by, and longer by those that were let in."""
 
 
+_BEHIND = {priority: [p for p in Priority if p >= priority] for priority in Priority}
+"""Whom a request of a priority goes before: its own, and lower ones."""
+
+
 class _Seen(NamedTuple):
-    """An outlook, when it was so, and how many had been let in by then."""
+    """An outlook, when it was so, and how many that go before it had been let in by then."""
 
     outlook: Outlook | None
     at_s: float
@@ -35,7 +39,8 @@ class Door:
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
         self._seen: dict[Priority, _Seen] = {}
-        self._let_in = 0
+        self._let_in = dict.fromkeys(Priority, 0)
+        """By priority, those that it or a lower one has before it."""
 
     def check(
         self,
@@ -60,11 +65,12 @@ class Door:
         """
         seen = self._seen.get(priority)
         if seen is None or now_s - seen.at_s > LOOK_S:
-            seen = self._seen[priority] = _Seen(look(), now_s, self._let_in)
+            seen = self._seen[priority] = _Seen(look(), now_s, self._let_in[priority])
         if seen.outlook is not None:
             elapsed_s = now_s - seen.at_s
-            outlook = seen.outlook.later(elapsed_s, self._let_in - seen.let_in)
+            outlook = seen.outlook.later(elapsed_s, self._let_in[priority] - seen.let_in)
             self._admission.check(
                 *(outlook, priority, left_s, begin_within_s, now_s), stands_s=LOOK_S - elapsed_s
             )
-        self._let_in += 1
+        for behind in _BEHIND[priority]:
+            self._let_in[behind] += 1

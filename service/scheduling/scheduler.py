@@ -23,8 +23,8 @@ many times as long at most."""
 _LONGEST = 4.0
 
 _NO_GAP = 1.5
-"""Times what steps should take, from which on the engine need not have the next one at hand: what
-it waits for that is little beside it, and whoever may go first waits for one step only."""
+"""So many times as long as it should a step takes where the engine need not have the next one at
+hand: what it waits for that is little beside it, and whoever may go first waits for one only."""
 
 _FULL = 0.5
 """Share of what a step may hold from which on it need not wait for more."""
@@ -81,11 +81,13 @@ class _Given:
     Args:
         expected_s: seconds that it is expected to take.
         whole: it is not put aside.
+        longer: see `Step`.
         had_s: seconds that it had before it was put aside.
     """
 
     expected_s: float
     whole: bool
+    longer: float
     had_s: float = 0.0
 
 
@@ -251,7 +253,8 @@ class Scheduler:
         lines = self._lines_of(model)
         own_s = lines.waiting_s(self._room(model), priority, more)
         whole_s, parted_s = self._given_s(now_s)
-        others_s = whole_s + min(parted_s, own_s + self._batch_s)
+        turn_s = self._batch_s * max((given.longer for given in self._given.values()), default=1.0)
+        others_s = whole_s + min(parted_s, own_s + turn_s)
         for name, other in self._waiting.items():
             if name != model:
                 others_s += min(other.waiting_s(self._room(name)), own_s)
@@ -357,8 +360,7 @@ class Scheduler:
 
         It has to be as good as full, and no other model may wait whose turn it could become.
         """
-        longest_s = _NO_GAP * self._batch_s
-        if len(self._waiting) != 1 or any(g.expected_s > longest_s for g in self._given.values()):
+        if len(self._waiting) != 1 or any(g.longer > _NO_GAP for g in self._given.values()):
             return None
         return self._next(now_s, full=True)
 
@@ -369,7 +371,7 @@ class Scheduler:
         lines = self._waiting[model]
         if lines.put_aside and (full or self._continues(lines)):
             return None if full else self._continue(model, lines, now_s)
-        chosen, late = self._fill(model, lines, now_s)
+        chosen, late, longer = self._fill(model, lines, now_s)
         if full and (
             chosen[0].batch_key is None
             or sum(work.cost for work in chosen) < _FULL * self._room(model)
@@ -380,8 +382,9 @@ class Scheduler:
         for work in (*chosen, *late):
             self._take(work)
         self._hopeless += late
-        step = Step(tuple(chosen), _LONGEST if len(chosen) > 1 else 1.0)
-        self._give(step, _Given(lines.seconds_of(step), step.works[0].batch_key is None), now_s)
+        step = Step(tuple(chosen), longer)
+        whole = step.works[0].batch_key is None
+        self._give(step, _Given(lines.seconds_of(step), whole, longer), now_s)
         return step
 
     def _turn_of(self, model: str) -> float:
@@ -403,8 +406,9 @@ class Scheduler:
         if not lines.waits:
             del self._waiting[model]
         rest_s = max(0.0, lines.seconds_of(aside.step) - aside.had_s)
-        self._give(aside.step, _Given(rest_s, whole=False, had_s=aside.had_s), now_s)
-        return aside.step
+        step = aside.step if aside.step.longer == 1.0 else replace(aside.step, longer=1.0)
+        self._give(step, _Given(rest_s, whole=False, longer=1.0, had_s=aside.had_s), now_s)
+        return step
 
     def _give(self, step: Step, given: _Given, now_s: float) -> None:
         if not self._given:
@@ -458,15 +462,25 @@ class Scheduler:
             self._waiting[model] = lines
             lines.served_s = max(lines.served_s, self._turn_s)
 
-    def _fill(self, model: str, lines: Lines, now_s: float) -> tuple[list[Work], list[Work]]:
-        """Works that run together, the first and those of its key that fit; and on the way to them
-        those that could not be done in time any more.
+    def _fill(self, model: str, lines: Lines, now_s: float) -> tuple[list[Work], list[Work], float]:
+        """Works that run together, those on the way to them that could not be done in time any
+        more, and so many times as long as usual the step may take."""
+        longer = self._longer(model)
+        chosen, late = self._filled(lines, now_s, self._room_within(lines, longer))
+        if late and longer > 1.0:
+            # In a step as long as usual they may be in time.
+            longer = 1.0
+            chosen, late = self._filled(lines, now_s, self._room_within(lines, longer))
+        return chosen, late, longer if len(chosen) > 1 else 1.0
+
+    def _filled(self, lines: Lines, now_s: float, room: float) -> tuple[list[Work], list[Work]]:
+        """The first work and those of its key that fit, and those that come too late.
 
         One work runs whatever is expected of it: the estimate may be wrong.
         """
         chosen: list[Work] = []
         late: list[Work] = []
-        cost, room = 0, self._room(model)
+        cost = 0
         begin_s = now_s + sum(self._given_s(now_s))
         step_s = lines.step_s(room)
         for work in lines.in_order():
@@ -499,18 +513,20 @@ class Scheduler:
 
     def _room(self, model: str) -> float:
         """Rows × passes of a step of the model."""
-        pace = self._lines_of(model).batches
-        return min(self._batch_cost, pace.cost_within(self._step_s(model)))
+        return self._room_within(self._lines_of(model), self._longer(model))
 
-    def _step_s(self, model: str) -> float:
-        """Seconds that a step of the model should take at most.
+    def _room_within(self, lines: Lines, longer: float) -> float:
+        return min(self._batch_cost, lines.batches.cost_within(longer * self._batch_s))
+
+    def _longer(self, model: str) -> float:
+        """So many times as long as it should a step of the model may take.
 
         Large steps cost less for each work, and where so much waits that whoever comes now waits
         for several of them anyway, they are what has all of it done sooner. Other models would wait
         for them, too.
         """
         if len(self._waiting) > 1:
-            return self._batch_s
+            return 1.0
         lines = self._lines_of(model)
         waits_s = lines.batches.seconds(lines.together_cost)
-        return min(max(self._batch_s, _OF_WAITING * waits_s), _LONGEST * self._batch_s)
+        return min(max(1.0, _OF_WAITING * waits_s / self._batch_s), _LONGEST)

@@ -408,3 +408,65 @@ def test_a_watch_that_ended_is_told_nothing() -> None:
 
     asyncio.run(story())
     assert told == []
+
+
+@pytest.mark.parametrize("path", [b"/full?x", b"/f%75ll", b"/full#x", b"/full?x=/full"])
+def test_nobody_is_turned_away_by_a_path_that_has_to_be_parsed_first(path: bytes) -> None:
+    asked_by_head: list[str] = []
+
+    class Noting(Open):
+        def serves(self, scope: Any) -> bool:
+            return True
+
+        def turn_away(self, scope: Any) -> Reply | None:
+            asked_by_head.append(scope["path"])
+            return None
+
+    async def story() -> bytes:
+        connection, transport = connected(Mock(), Noting())
+        connection.data_received(asked(3).replace(b"/full", path))
+        await ends(connection)
+        return written(transport)
+
+    assert asyncio.run(story()).endswith(b"aaa")
+    assert asked_by_head == []
+
+
+def test_who_does_not_take_refusals_gets_no_more_of_them() -> None:
+    async def story() -> int:
+        connection, transport = connected(Mock(), Full())
+        connection.pause_writing()
+        connection.data_received(2000 * asked(0))
+        await asyncio.sleep(0)
+        before = written(transport).count(b"HTTP/1.1 429")
+        connection.resume_writing()
+        await ends(connection)
+        assert written(transport).count(b"HTTP/1.1 429") == 2000
+        return before
+
+    assert asyncio.run(story()) == 0
+
+
+def test_a_client_is_watched_though_what_it_sends_is_not_read() -> None:
+    """uvicorn stops reading where more has come than somebody has asked for."""
+
+    class Watching(Open):
+        async def respond(self, scope: Any, receive: Any) -> Reply:
+            await receive()
+            await self.may.wait()
+            client_leaves(Request(scope))(lambda: None)
+            return Reply(b"done", "text/plain")
+
+    async def story() -> tuple[bool, bool]:
+        front = Watching()
+        front.may.clear()
+        connection, transport = connected(Mock(), front)
+        connection.data_received(asked(2**17)[:100])
+        await asyncio.sleep(0)
+        connection.data_received(asked(2**17)[100:])
+        paused = connection.flow.read_paused
+        front.may.set()
+        await ends(connection)
+        return paused, transport.resume_reading.called
+
+    assert asyncio.run(story()) == (True, True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 from fastapi import Request, Response
 
@@ -91,5 +91,31 @@ def test_who_is_turned_away_is_answered_counted_and_not_coming() -> None:
         engine.full = False
         assert own.turn_away(request()) is None
         assert engine.seen == [(4.0, 0), (4.0, 0)]
+
+    asyncio.run(story())
+
+
+def test_who_was_let_in_by_the_head_and_passed_on_after_all_is_not_coming_any_more() -> None:
+    async def story() -> list[int]:
+        engine = Engine()
+        own, _ = front(engine)
+        own.app = AsyncMock()
+        passed_on = request()
+        assert own.turn_away(passed_on) is None
+        passed_on["path"] = "/other"
+        await own(passed_on, AsyncMock(return_value={"type": "http.request"}), AsyncMock())
+        own.turn_away(request())
+        return [coming for _, coming in engine.seen]
+
+    assert asyncio.run(story()) == [0, 0]
+
+
+def test_a_server_that_drains_turns_nobody_away_by_the_head() -> None:
+    async def story() -> None:
+        engine = Engine()
+        engine.full = engine.draining = True
+        own, _ = front(engine)
+        assert own.turn_away(request()) is None
+        assert engine.seen == []
 
     asyncio.run(story())

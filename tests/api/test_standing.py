@@ -66,10 +66,12 @@ def test_the_inference_protocol_names_no_id(number: str) -> None:
 
 
 def test_each_is_told_a_time_of_its_own_to_come_back() -> None:
-    times = iter([7.2, 8.0, 8.1])
+    times = iter([7.2, 8.0, 8.1, -0.5])
     said, _ = refused(request(), standing(lambda now_s: next(times)))
-    answers = [said.answer(request()) for _ in range(3)]
-    assert [answer and answer.headers["retry-after"] for answer in answers] == ["8", "8", "9"]
+    answers = [said.answer(request()) for _ in range(4)]
+    assert [answer and answer.headers["retry-after"] for answer in answers] == [
+        *("8", "8", "9", "1")
+    ]
 
 
 def test_it_is_for_nobody_who_has_more_time_another_priority_or_another_question() -> None:

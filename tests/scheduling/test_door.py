@@ -69,6 +69,18 @@ def test_those_who_were_let_in_since_count_until_the_next_look_sees_them() -> No
     assert not refuses(door, queue, 1.0, NOW + 1.01 * LOOK_S)
 
 
+def test_those_of_a_lower_priority_are_behind_and_those_of_a_higher_one_before() -> None:
+    def late(first: Priority) -> bool:
+        queue = Queue(Outlook(0.1, 0.05, each_s=0.1))
+        door = Door(Admission())
+        assert not refuses(door, queue, 10.0)
+        for _ in range(20):
+            refuses(door, queue, 1e9, priority=first)
+        return refuses(door, queue, 1.0)
+
+    assert [late(first) for first in Priority] == [True, True, False]
+
+
 def test_a_queue_becomes_shorter_between_two_looks() -> None:
     share = OF_DEADLINE[Priority.NORMAL]
     door, queue = Door(Admission()), Queue(Outlook(share + 0.5 * LOOK_S, 0.5))

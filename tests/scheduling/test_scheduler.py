@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -248,12 +249,47 @@ def test_no_step_takes_longer_where_another_model_waits_for_it() -> None:
     assert len(engine.step().works) == 40
 
 
-def test_a_step_of_several_works_is_put_aside_later_than_others() -> None:
-    engine = crowded(20)
-    several = engine.step()
-    engine.scheduler.add(work(2000, "a", key=None), NOW)
-    [alone] = [step for step in steps(engine.scheduler) if len(step.works) == 1]
-    assert several.longer == 4 * alone.longer == 4
+@pytest.mark.parametrize(("waiting", "longer"), [(5, 1.0), (160, 2.0), (1000, 4.0)])
+def test_a_step_that_may_take_longer_is_put_aside_as_much_later(
+    waiting: int, longer: float
+) -> None:
+    assert crowded(waiting).step().longer == pytest.approx(longer, rel=0.02)
+    both = crowded(waiting)
+    for number in range(2000, 2000 + waiting):
+        both.scheduler.add(work(number, "b"), NOW)
+    steps_of_both = [both.step()]
+    while both.scheduler.depth("a") and both.scheduler.depth("b"):
+        steps_of_both.append(both.step())
+    assert {step.longer for step in steps_of_both} == {1.0}
+
+
+def test_once_it_was_put_aside_a_step_takes_turns_as_others_do() -> None:
+    scheduler = crowded(1000).scheduler
+    step = scheduler.schedule(NOW)
+    assert step is not None
+    assert step.longer == 4.0
+    scheduler.put_aside(step, 4.0, NOW)
+    again = scheduler.schedule(NOW)
+    assert again is not None
+    assert (again.number, again.longer) == (step.number, 1.0)
+
+
+def test_nobody_is_given_up_for_a_step_that_need_not_take_so_long() -> None:
+    engine = crowded(1000)
+    urgent = replace(work(2000), priority=Priority.HIGH, deadline_s=NOW + 1.5)
+    engine.scheduler.add(urgent, NOW)
+    step = engine.step()
+    assert step.works[0].number == 2000
+    assert len(step.works) == 10
+    assert step.longer == 1.0
+    assert engine.scheduler.take_hopeless() == []
+
+
+def test_the_end_of_a_step_that_takes_longer_is_waited_for() -> None:
+    scheduler = crowded(1000).scheduler
+    assert scheduler.schedule(NOW) is not None
+    # Of another model, so that nothing but the running step is before it.
+    assert scheduler.wait_s("b", Priority.HIGH, NOW) == pytest.approx(4.0, rel=0.02)
 
 
 def test_nothing_is_prepared_to_follow_a_step_that_takes_longer() -> None:
