@@ -372,22 +372,14 @@ class Runner:
         seconds = sum(outcome.seconds for outcome in outcomes)
         metrics.busy_seconds_total.inc(seconds)
         now = time.monotonic()
-        self.statistics.add(
-            ref,
-            [
-                Ran(work.rows, now - work.queued_s, failed=outcome.fields is None)
-                for work, outcome in zip(step.works, outcomes, strict=True)
-                if outcome.fields is not None or outcome.error is not None
-            ],
-            seconds,
-        )
-        rows = sum(
-            work.rows
+        ran = [
+            Ran(work.rows, now - work.queued_s, failed=outcome.fields is None)
             for work, outcome in zip(step.works, outcomes, strict=True)
             if outcome.fields is not None or outcome.error is not None
-        )
-        if rows:
-            metrics.batch_rows.observe(rows)
+        ]
+        self.statistics.add(ref, ran, seconds)
+        if ran:
+            metrics.batch_rows.observe(sum(one.rows for one in ran))
         if jobs[0].plan is None:
             return
         metrics.sampling_seconds.observe(seconds)

@@ -70,6 +70,17 @@ async def ends(connection: Any) -> None:
             await asyncio.sleep(0)
 
 
+async def left(front: Open) -> tuple[Any, Mock]:
+    """A connection whose client has left while the front, which may not yet, was to answer."""
+    front.may.clear()
+    connection, transport = connected(Mock(), front)
+    connection.data_received(asked(3))
+    await asyncio.sleep(0)
+    transport.is_closing.return_value = True
+    connection.connection_lost(None)
+    return connection, transport
+
+
 def written(transport: Mock) -> bytes:
     return b"".join(call.args[0] for call in transport.write.call_args_list)
 
@@ -341,12 +352,7 @@ def test_who_does_not_take_what_is_written_is_written_no_more() -> None:
 def test_nothing_is_written_to_a_client_that_has_left() -> None:
     async def story() -> bytes:
         front = Open(Reply(b"late", "text/plain"))
-        front.may.clear()
-        connection, transport = connected(Mock(), front)
-        connection.data_received(asked(3))
-        await asyncio.sleep(0)
-        transport.is_closing.return_value = True
-        connection.connection_lost(None)
+        connection, transport = await left(front)
         front.may.set()
         await ends(connection)
         return written(transport)
@@ -372,12 +378,7 @@ def test_whoever_waits_for_the_answer_is_told_once_its_client_has_left(watched_f
 
     async def story() -> None:
         front = Watching()
-        front.may.clear()
-        connection, transport = connected(Mock(), front)
-        connection.data_received(asked(3))
-        await asyncio.sleep(0)
-        transport.is_closing.return_value = True
-        connection.connection_lost(None)
+        connection, _ = await left(front)
         assert told == ["/full"] * watched_first
         front.may.set()
         await ends(connection)
@@ -397,12 +398,7 @@ def test_a_watch_that_ended_is_told_nothing() -> None:
 
     async def story() -> None:
         front = Watching()
-        front.may.clear()
-        connection, transport = connected(Mock(), front)
-        connection.data_received(asked(3))
-        await asyncio.sleep(0)
-        transport.is_closing.return_value = True
-        connection.connection_lost(None)
+        connection, _ = await left(front)
         front.may.set()
         await ends(connection)
 
@@ -450,23 +446,44 @@ def test_who_does_not_take_refusals_gets_no_more_of_them() -> None:
 def test_a_client_is_watched_though_what_it_sends_is_not_read() -> None:
     """uvicorn stops reading where more has come than somebody has asked for."""
 
-    class Watching(Open):
-        async def respond(self, scope: Any, receive: Any) -> Reply:
-            await receive()
-            await self.may.wait()
-            client_leaves(Request(scope))(lambda: None)
-            return Reply(b"done", "text/plain")
+    async def story() -> list[bool]:
+        paused: list[bool] = []
 
-    async def story() -> tuple[bool, bool]:
+        class Watching(Open):
+            async def respond(self, scope: Any, receive: Any) -> Reply:
+                await receive()
+                await self.may.wait()
+                paused.append(connection.flow.read_paused)
+                client_leaves(Request(scope))(lambda: None)
+                paused.append(connection.flow.read_paused)
+                return Reply(b"done", "text/plain")
+
         front = Watching()
         front.may.clear()
-        connection, transport = connected(Mock(), front)
+        connection, _ = connected(Mock(), front)
         connection.data_received(asked(2**17)[:100])
         await asyncio.sleep(0)
         connection.data_received(asked(2**17)[100:])
-        paused = connection.flow.read_paused
         front.may.set()
         await ends(connection)
-        return paused, transport.resume_reading.called
+        return paused
 
-    assert asyncio.run(story()) == (True, True)
+    assert asyncio.run(story()) == [True, False]
+
+
+def test_who_comes_behind_one_that_was_turned_away_is_read_to_the_end() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        body = (await receive())["body"]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+    async def story() -> bytes:
+        connection, transport = connected(app, Full())
+        connection.data_received(asked(3))
+        connection.data_received(POST)
+        await ends(connection)
+        return written(transport)
+
+    answers = asyncio.run(story())
+    assert answers.startswith(b"HTTP/1.1 429 ")
+    assert b"{}" in answers.partition(b"HTTP/1.1 200 ")[2]
