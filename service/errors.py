@@ -145,6 +145,10 @@ class Standing(NamedTuple):
     shrinks: float
     retry_after_s: Callable[[float], float]
 
+    def with_more(self, seconds: float) -> Standing:
+        """The same for who has so much less time than it says."""
+        return self._replace(left_s=self.left_s + seconds)
+
     def is_for(self, left_s: float, now_s: float) -> bool:
         """Whether one that comes now and has so many seconds would be refused, too."""
         longest_s = self.left_s - self.shrinks * (now_s - self.at_s)

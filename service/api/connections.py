@@ -25,9 +25,10 @@ from fastapi import Response
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from service.api.backlog import Backlog
 from service.api.inference_protocol.errors import covers
 from service.api.replies import send_whole
-from service.api.scope import CLIENT, READ_S, Client
+from service.api.scope import CAME_S, CLIENT, READ_S, Client
 from service.metrics import Tally
 from service.settings import Settings
 
@@ -59,6 +60,10 @@ class _Phase(enum.Enum):
     NEXT = enum.auto()
 
 
+_BETWEEN = frozenset({_Phase.FIRST, _Phase.NEXT})
+"""Nothing of a request has come."""
+
+
 class Front(Protocol):
     """Answers some requests by itself, and not as an ASGI application does, piece by piece."""
 
@@ -68,6 +73,15 @@ class Front(Protocol):
 
     def turn_away(self, scope: Scope) -> Response | None:
         """The answer to one that it serves by its head alone; None where it takes more."""
+        ...
+
+    def remember(self, data: bytes, scope: Scope) -> None:
+        """Note what came of one that was turned away: all of it and nothing else."""
+        ...
+
+    def repeat(self, data: bytes, came_s: float) -> tuple[int, bytes] | None:
+        """The answer to what came, where it is turned away as one before: its status, and all that
+        is behind the headers that every answer has."""
         ...
 
     async def respond(self, scope: Scope, receive: Receive) -> Response:
@@ -105,6 +119,7 @@ def protocol_for(settings: Settings, tally: Tally, front: Front) -> type[HttpToo
     members = {
         "allowance": allowance,
         "guard": _Guard(allowance),
+        "backlog": Backlog(),
         "tally": tally,
         "front": front,
     }
@@ -158,6 +173,7 @@ class _Guarded(HttpToolsProtocol):
 
     allowance: ClassVar[Allowance]
     guard: ClassVar[_Guard]
+    backlog: ClassVar[Backlog]
     tally: ClassVar[Tally]
     front: ClassVar[Front]
     default_lines: ClassVar[tuple[Any, bytes]] = (None, b"")
@@ -170,12 +186,19 @@ class _Guarded(HttpToolsProtocol):
         super().connection_made(transport)
         self._segment_bytes = 0
         """Of what came last."""
+        self._came_s = 0.0
+        self._waiting = 0
+        """Parts of what came that are in the backlog."""
+        self._held = False
+        """Nothing more is read until they are not."""
         self._answered: Any = None
         """The request that is being answered, or was last."""
         self._stalled_s: float | None = None
         self._stalled_bytes = 0
         self._turned_away = False
         """The request that comes was answered by its head."""
+        self._refused: Scope | None = None
+        """The one that came last, if it was."""
         self._enter(_Phase.FIRST)
         surplus = len(self.connections) - self.allowance.max_connections
         if surplus > 0:
@@ -186,12 +209,50 @@ class _Guarded(HttpToolsProtocol):
         self.guard.watch(self.loop, self.connections)
 
     def data_received(self, data: bytes) -> None:
+        """Serve what came, at once or once others had their turn."""
+        now_s = time.monotonic()
+        if self.backlog.has_room(self.loop, now_s):
+            self._read(data, now_s)
+            return
+        self._waiting += 1
+        if self._waiting > 1 and not self._held and not self.transport.is_closing():
+            # Nobody fills the memory meanwhile.
+            self._held = True
+            self.transport.pause_reading()
+        self.backlog.add(self, data, now_s, self.loop)
+
+    def read(self, data: bytes, came_s: float) -> None:
+        """Serve what came earlier, unless its client has left since."""
+        self._waiting -= 1
+        if self.transport.is_closing():
+            return
+        try:
+            self._read(data, came_s)
+        except Exception as error:
+            # As the loop does where it has called itself.
+            context = {"message": "a request could not be read", "exception": error}
+            self.loop.call_exception_handler(context)
+            self.transport.abort()
+            return
+        if self._held and not self._waiting:
+            self._held = False
+            if not self.flow.read_paused and not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def _read(self, data: bytes, came_s: float) -> None:
         """Count what is no body: neither a head nor what is around chunks may grow for ever."""
+        self._came_s = came_s
+        begins = self._phase in _BETWEEN and self._may_be_turned_away()
+        if begins and self._repeat(data):
+            return
         self._segment_bytes = len(data)
         self._received_bytes += self._segment_bytes
+        self._refused = None
         super().data_received(data)
         if self.transport.is_closing():
             return
+        if begins and self._refused is not None and self._phase is _Phase.NEXT:
+            self.front.remember(data, self._refused)
         limit = self.allowance.max_header_bytes
         if self._phase is _Phase.HEAD:
             if self._received_bytes > limit:
@@ -219,13 +280,14 @@ class _Guarded(HttpToolsProtocol):
         """
         parser = self.parser
         scope: MutableMapping[str, Any] = cast(Any, self.scope)
-        if self.app is not self.config.loaded_app or self._answers() or self.expect_100_continue:
+        if not self._may_be_turned_away() or self.expect_100_continue:
             return False
-        if self.flow.write_paused or _PLAIN_PATH.fullmatch(self.url) is None:
+        if _PLAIN_PATH.fullmatch(self.url) is None:
             return False
         if parser.get_http_version() != "1.1" or not parser.should_keep_alive():
             return False
         scope["method"], scope["path"] = parser.get_method().decode(), self.url.decode()
+        scope["state"][CAME_S] = self._came_s
         if not self.front.serves(scope):
             return False
         answer = self.front.turn_away(scope)
@@ -234,6 +296,23 @@ class _Guarded(HttpToolsProtocol):
         self._write(answer)
         self.server_state.total_requests += 1
         self._turned_away = True
+        self._refused = scope
+        return True
+
+    def _may_be_turned_away(self) -> bool:
+        """Whether an answer that goes out now is that to what comes now."""
+        served = self.app is self.config.loaded_app
+        return served and not self._answers() and not self.flow.write_paused
+
+    def _repeat(self, data: bytes) -> bool:
+        """Whether it is a request that was answered as one before, without being read."""
+        answer = self.front.repeat(data, self._came_s)
+        if answer is None:
+            return False
+        status, rest = answer
+        self.transport.write(STATUS_LINE[status] + self._default_lines() + rest)
+        self.server_state.total_requests += 1
+        self._enter(_Phase.NEXT)
         return True
 
     async def _respond(self, cycle: Any, scope: Scope, receive: Receive, send: Send) -> None:
@@ -270,6 +349,11 @@ class _Guarded(HttpToolsProtocol):
             type(self).default_lines = headers, lines
         return lines
 
+    def shutdown(self) -> None:
+        """Take no more; what came is answered."""
+        self.backlog.empty()
+        super().shutdown()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Whoever works on an answer is told; uvicorn tells of the last request that came."""
         super().connection_lost(exc)
@@ -304,7 +388,7 @@ class _Guarded(HttpToolsProtocol):
             self._turned_away = False
             self._enter(_Phase.NEXT)
             return
-        self.cycle.scope["state"][READ_S] = time.monotonic()
+        self.cycle.scope["state"][READ_S] = self._came_s
         super().on_message_complete()
         self._enter(_Phase.ANSWER)
         if self.cycle.response_complete:
@@ -345,7 +429,8 @@ class _Guarded(HttpToolsProtocol):
             return
         if self.transport.is_closing():
             return
-        if self.flow.read_paused or (self._phase is _Phase.HEAD and self._answers()):
+        held = self.flow.read_paused or self._waiting
+        if held or (self._phase is _Phase.HEAD and self._answers()):
             # It is the server that keeps the client from sending.
             self._since_s = now_s
             return
@@ -375,6 +460,7 @@ class _Guarded(HttpToolsProtocol):
     def idle_since_s(self) -> float | None:
         """When it last had something to do; None where it has."""
         idle = self._phase in (_Phase.FIRST, _Phase.HEAD, _Phase.NEXT) and not self._answers()
+        idle = idle and not self._waiting
         return self._since_s if idle and not self.transport.is_closing() else None
 
     def send_400_response(self, msg: str) -> None:

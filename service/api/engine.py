@@ -7,6 +7,7 @@ against it, and have it computed.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from service.api.limits import priority, timeout_s
 from service.api.scope import (
+    behind_s,
     client_leaves,
     desk_of,
     has_come,
@@ -24,14 +26,18 @@ from service.api.scope import (
     trace_of,
     waited_s,
 )
-from service.errors import DeadlineUnreachable
+from service.errors import DeadlineUnreachable, QueueFull, Standing
 from service.inference.fields import EVALUATION_FIELDS, Fields
 from service.registry.verified import VerifiedModel
 from service.scheduling.attendant import Watch
+from service.scheduling.door import LOOK_S
 from service.types import Priority, SamplePlan
 
 _OF_DEADLINE = 0.75
 """Share of its time that a request may be expected to spend outside the engine. Estimates err."""
+
+_TIMES_WAITED = 3.0
+"""Of what a request waited to be read, the time that it has to have left."""
 
 _SPREAD_S = 2.0
 """Over which those that are sent away come back, that they do not come at once."""
@@ -84,6 +90,10 @@ class Engine(Protocol):
         """Whether the server is shutting down and takes no new requests."""
         ...
 
+    def look(self) -> None:
+        """Have what computes go on, if it waits for the end of this turn of the event loop."""
+        ...
+
     def check_door(self, timeout_s: float, priority: Priority, coming: int) -> None:
         """Refuse a request before anything of it is read; see `Runner.check_door`.
 
@@ -114,12 +124,12 @@ class Engine(Protocol):
         ...
 
 
-def check_door(request: Request, behind_s: float, coming: int) -> None:
+def check_door(request: Request, outside_s: float, coming: int) -> None:
     """Refuse a request before its body is read, where it would be refused later.
 
     Args:
         request: it.
-        behind_s: seconds that it will spend in this process outside the engine.
+        outside_s: seconds that it will spend in this process outside the engine.
         coming: others that were let in and have not come to the engine.
 
     Raises:
@@ -127,15 +137,32 @@ def check_door(request: Request, behind_s: float, coming: int) -> None:
         CandorError: of `Runner.check_door`.
         InvalidInput: a header that does not fit.
     """
-    may_take_s = timeout_s(request)
-    if behind_s > _OF_DEADLINE * may_take_s:
-        raise DeadlineUnreachable(
-            f"this process is behind: an answer would take {behind_s:.2g} seconds beside what the "
-            f"model needs, and this request has {may_take_s:.3g}; send it again later, or allow "
-            "more time (X-Request-Timeout)",
-            retry_after_s=behind_s + _random.uniform(0.0, _SPREAD_S),
-        )
-    desk_of(request).engine.check_door(may_take_s - behind_s, priority(request), coming)
+    waited_s = behind_s(request)
+    left_s = timeout_s(request) - waited_s
+    short_s = max(outside_s / _OF_DEADLINE, _TIMES_WAITED * waited_s)
+    if left_s < short_s:
+        raise _behind(waited_s + outside_s, short_s)
+    try:
+        desk_of(request).engine.check_door(left_s - outside_s, priority(request), coming)
+    except QueueFull as error:
+        if error.standing is not None:
+            error.standing = error.standing.with_more(outside_s)
+        raise
+
+
+def _behind(outside_s: float, short_s: float) -> DeadlineUnreachable:
+    error = DeadlineUnreachable(
+        f"this process is behind: an answer would take {outside_s:.2g} seconds beside what the "
+        "model needs, too long for the time that this request has; send it again later, or allow "
+        "more time (X-Request-Timeout)",
+        retry_after_s=outside_s + _random.uniform(0.0, _SPREAD_S),
+    )
+    now_s = time.monotonic()
+    error.standing = Standing(
+        *(now_s, now_s + LOOK_S, short_s, 0.0),
+        lambda _: outside_s + _random.uniform(0.0, _SPREAD_S),
+    )
+    return error
 
 
 async def compute(

@@ -22,6 +22,7 @@ from service.api.bodies import JSON, expectation
 from service.api.inference_protocol.errors import covers, refusal
 from service.api.replies import Reply
 from service.api.scope import desk_of, note_reason, request_id
+from service.metrics import Tally
 
 log = logging.getLogger(__name__)
 
@@ -204,23 +205,23 @@ def _answered_as(kind: type[errors.CandorError]) -> tuple[int, str, str | None]:
     return found
 
 
-def repeat(request: Request, kind: type[errors.CandorError]) -> None:
-    """Count a request that gets the answer of another one, which ended in such an error."""
+def repeat(tally: Tally, kind: type[errors.CandorError]) -> str | None:
+    """Count a request that gets the answer of another one, which ended in such an error; why."""
     reason = _answered_as(kind)[2]
     if reason is not None:
-        _count(request, reason)
+        _count(tally, reason)
+    return reason
 
 
-def _count(request: Request, reason: str) -> None:
-    desk_of(request).tally.rejected(reason)
-    note_reason(request, reason)
+def _count(tally: Tally, reason: str) -> None:
+    tally.rejected(reason)
     if reason in _OUR_OWN:
         _refusals.add(reason)
 
 
-def retry_after(wait_s: float) -> dict[str, str]:
-    """The header, in whole seconds that are enough; at once is too soon for whoever was refused."""
-    return {"Retry-After": str(max(1, math.ceil(wait_s)))}
+def retry_after(wait_s: float) -> int:
+    """For the header: whole seconds that are enough; at once is too soon after a refusal."""
+    return max(1, math.ceil(wait_s))
 
 
 def _candor_error(request: Request, error: errors.CandorError) -> Response:
@@ -230,10 +231,12 @@ def _candor_error(request: Request, error: errors.CandorError) -> Response:
         error = errors.StoreError(_STORE_ERROR)
     status, title, reason = _answered_as(type(error))
     if reason is not None:
-        _count(request, reason)
+        _count(desk_of(request).tally, reason)
+        note_reason(request, reason)
     headers = None
     if status in (409, 429, 503):
-        headers = retry_after(error.retry_after_s or _DEFAULT_RETRY_AFTER_S)
+        wait_s = error.retry_after_s or _DEFAULT_RETRY_AFTER_S
+        headers = {"Retry-After": str(retry_after(wait_s))}
     response = problem(
         request,
         status,

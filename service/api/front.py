@@ -23,9 +23,10 @@ from service.api import errors
 from service.api.bodies import read_body
 from service.api.direct import Endpoint
 from service.api.engine import check_door
-from service.api.headers import AnswerHeaders
+from service.api.headers import AnswerHeaders, Headers
 from service.api.inference_protocol.infer import PATH, ROUTE
-from service.api.limits import BodyBudget, BodyShare
+from service.api.known_heads import Facts, KnownHeads
+from service.api.limits import BodyBudget, BodyShare, allowed_s, priority
 from service.api.origins import Origins, answer_preflight
 from service.api.precedence import Precedence
 from service.api.replies import send_whole
@@ -44,6 +45,9 @@ _REQUEST_ID_HEADER = b"x-request-id"
 _TRACE_HEADERS = (b"traceparent", b"tracestate")
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _REQUEST_ID_BITS = 128
+_HEAD_OF_REPETITION = (
+    b"content-length: %d\r\ncontent-type: %b\r\nretry-after: %d\r\nx-request-id: %b\r\n%b\r\n%b"
+)
 _LET_IN = "let_in"
 """Of a request's state: it is known who sent it, and that it can be answered in time."""
 
@@ -74,6 +78,7 @@ class Front:
         self._turns = Turns()
         self._precedence = Precedence()
         self._standing = StandingRefusals()
+        self._known_heads = KnownHeads(desk.settings.max_header_bytes)
         self._coming = 0
 
     def serves(self, scope: Scope) -> bool:
@@ -89,6 +94,7 @@ class Front:
         no task, and nothing of what serving a request needs.
         """
         self._turns.note()
+        self._desk.engine.look()
         if self._desk.tracing is not None or self._desk.engine.draining:
             return None
         number, state = self._known(scope)
@@ -104,6 +110,47 @@ class Front:
             self._complete(scope, response.raw_headers, number)
             self._note(scope, _route(scope), response.status_code, state)
         return response
+
+    def remember(self, data: bytes, scope: Scope) -> None:
+        """Note what came of a request that was turned away by its head, all of it and no more."""
+        more = b"".join(b"%b: %b\r\n" % pair for pair in self._of_all_answers(scope))
+        facts = Facts(scope["path"], _route(scope), priority(Request(scope)), more)
+        self._known_heads.note(data, scope["headers"], facts)
+
+    def repeat(self, data: bytes, came_s: float) -> tuple[int, bytes] | None:
+        """The answer to what came, where it is a request that would be turned away as another was
+        whose head was the same: its status, and the bytes behind the headers of all answers.
+
+        Nothing is made for it, and nothing is read that need not be.
+        """
+        self._desk.engine.look()
+        if not self._standing.any or self._desk.engine.draining:
+            return None
+        known = self._known_heads.read(data)
+        if known is None:
+            return None
+        path, route, urgency, more = known.facts
+        number = known.number
+        if number is None:
+            number = _made_id()
+        elif _REQUEST_ID.fullmatch(number) is None:
+            return None
+        may_take_s = allowed_s(known.timeout, self._desk.settings.request_timeout_s)
+        if may_take_s is None:
+            return None
+        left_s = may_take_s - (time.monotonic() - came_s)
+        found = self._standing.of(path, urgency, left_s, number.decode())
+        if found is None:
+            return None
+        self._turns.note()
+        self._precedence.refused()
+        errors.repeat(self._desk.tally, found.kind)
+        self._desk.tally.answered("", None, route, found.status, 0.0)
+        logs.access("POST", path, route, found.status, 0.0)
+        return found.status, _HEAD_OF_REPETITION % (
+            *(len(found.body), found.media_type, found.retry_after),
+            *(number, more, found.body),
+        )
 
     def _refusal(self, request: Request) -> Response | None:
         """The answer to a request that finds too much waiting; it is let in otherwise."""
@@ -123,6 +170,7 @@ class Front:
     async def respond(self, scope: Scope, receive: Receive) -> Response:
         """The answer to a request on the short way."""
         started_s = time.perf_counter()
+        self._desk.engine.look()
         number, state = self._begin(scope)
         trace = self._begin_trace(scope, state)
         route = _route(scope)
@@ -297,10 +345,12 @@ class Front:
 
     def _complete(self, scope: Scope, headers: list[tuple[bytes, bytes]], number: bytes) -> None:
         headers.append((_REQUEST_ID_HEADER, number))
-        headers += self._headers.of(scope["path"])
-        headers += self._origins.headers(scope)
+        headers += self._of_all_answers(scope)
         if self._desk.engine.draining:
             headers.append((b"connection", b"close"))
+
+    def _of_all_answers(self, scope: Scope) -> Headers:
+        return self._headers.of(scope["path"]) + self._origins.headers(scope)
 
 
 def _route(scope: Scope) -> str:
@@ -331,4 +381,8 @@ def _request_id(scope: Scope) -> bytes:
     for name, value in scope["headers"]:
         if name == _REQUEST_ID_HEADER and _REQUEST_ID.fullmatch(value):
             return bytes(value)
+    return _made_id()
+
+
+def _made_id() -> bytes:
     return b"%032x" % _random.getrandbits(_REQUEST_ID_BITS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 
 from fastapi import Request
@@ -165,22 +164,33 @@ def timeout_s(request: Request) -> float:
 
 
 def _timeout_s(request: Request) -> float:
-    longest = desk_of(request).settings.request_timeout_s
+    longest_s = desk_of(request).settings.request_timeout_s
     given = header(request, _TIMEOUT_NAME)
-    if given is None:
-        return longest
-    try:
-        wanted = float(given)
-    except ValueError:
-        wanted = math.nan
-    if not wanted > 0:
+    allowed = allowed_s(given, longest_s)
+    if allowed is None:
         raise InvalidInput(
             f"`{TIMEOUT_HEADER}` is {given!r}; expected a positive number of seconds",
             field=TIMEOUT_HEADER,
             expected="a positive number of seconds",
             received=given,
         )
-    return min(wanted, longest)
+    return allowed
+
+
+def allowed_s(given: str | bytes | None, longest_s: float) -> float | None:
+    """Seconds that a request may take; None where what it asks for is no positive number.
+
+    Args:
+        given: what it asks for; None where it does not.
+        longest_s: that any may take.
+    """
+    if given is None:
+        return longest_s
+    try:
+        wanted_s = float(given)
+    except ValueError:
+        return None
+    return min(wanted_s, longest_s) if wanted_s > 0 else None
 
 
 def priority(request: Request) -> Priority:

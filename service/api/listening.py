@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import socket
+import ssl
+import sys
 import time
+from collections.abc import Callable
 from typing import Any, cast
 
 import uvicorn
@@ -16,6 +21,13 @@ from service.metrics import Tally
 from service.settings import Settings
 
 _LAST_LOOK_S = 0.4
+_AT_ONCE = 64
+"""Connections let in before those that are there are read again, and other processes have theirs.
+"""
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_EXHAUSTED_S = 1.0
+
+log = logging.getLogger(__name__)
 
 
 def configuration(app: ASGIApp, settings: Settings, tally: Tally, front: Front) -> uvicorn.Config:
@@ -44,6 +56,86 @@ def configuration(app: ASGIApp, settings: Settings, tally: Tally, front: Front) 
     )
 
 
+class Entrance:
+    """Lets in who has connected, as `asyncio.Server` does for uvicorn.
+
+    uvloop lets in one connection a turn of its loop. Under more load than can be served, with
+    turns of a tenth of a second, a thousand clients that reconnect would wait for more than a
+    minute, and so would a probe behind them.
+
+    Args:
+        listening: a socket that is bound.
+        protocol: of a new connection.
+        queued: connections that the kernel keeps until they are let in.
+        tls: None for none.
+    """
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        protocol: Callable[[], asyncio.Protocol],
+        queued: int,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._listening = listening
+        self._protocol = protocol
+        self._tls = tls
+        self._loop = asyncio.get_running_loop()
+        self._coming: set[asyncio.Task[None]] = set()
+        self._closed = False
+        listening.setblocking(False)
+        listening.listen(queued)
+        self._open()
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        if not self._closed:
+            self._closed = True
+            self._loop.remove_reader(self._listening)
+            self._listening.close()
+
+    async def wait_closed(self) -> None:
+        """Return once those that were let in have their connections."""
+        if self._coming:
+            await asyncio.wait(self._coming)
+
+    def _open(self) -> None:
+        if not self._closed:
+            self._loop.add_reader(self._listening, self._let_in)
+
+    def _let_in(self) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                connection, _ = self._listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._pause(error)
+                return
+            task = self._loop.create_task(self._take(connection))
+            self._coming.add(task)
+            task.add_done_callback(self._coming.discard)
+
+    def _pause(self, error: OSError) -> None:
+        """Of files or memory there are none left: to ask again at once would only take time."""
+        if error.errno not in _EXHAUSTED:
+            raise error
+        log.warning("no connection can be let in: %s; trying again", error)
+        self._loop.remove_reader(self._listening)
+        self._loop.call_later(_EXHAUSTED_S, self._open)
+
+    async def _take(self, connection: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._protocol, connection, ssl=self._tls)
+        except OSError as error:
+            # Of TLS, or its client has left; it gets no answer in either case.
+            connection.close()
+            log.debug("a connection came to nothing: %s", error)
+        except BaseException:
+            connection.close()
+            raise
+
+
 class LingeringServer(uvicorn.Server):
     """Lets in whoever the kernel has queued on its sockets before it closes them."""
 
@@ -52,8 +144,26 @@ class LingeringServer(uvicorn.Server):
         self._listening: list[socket.socket] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen on sockets that are bound."""
         self._listening = sockets or []
-        await super().startup(sockets)
+        # asyncio's own loops let in all who are queued, and that of Windows has no readers.
+        if sys.platform == "win32":
+            await super().startup(sockets)
+            return
+        await super().startup([])
+        queued, tls = self.config.backlog, self.config.ssl
+        self.servers = [
+            cast(Any, Entrance(listening, self._connection, queued, tls))
+            for listening in self._listening
+        ]
+
+    def _connection(self) -> asyncio.Protocol:
+        """As uvicorn makes it."""
+        make: Any = self.config.http_protocol_class
+        made: asyncio.Protocol = make(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
 
     async def stop_listening(self) -> None:
         """Closing a socket resets whoever is queued on it: let those in first.

@@ -46,6 +46,10 @@ class LocalEngine:
         """See `Engine`."""
         return self._runner.draining
 
+    def look(self) -> None:
+        """See `Engine`."""
+        self._runner.look()
+
     def check_door(self, timeout_s: float, priority: Priority, coming: int) -> None:
         """See `Engine`."""
         self._runner.check_door(self._registry.serving, timeout_s, priority, coming)

@@ -32,6 +32,9 @@ ValueT = TypeVar("ValueT")
 READ_S = "read_s"
 """Of a request's state: when all of it had come, by the monotonic clock."""
 
+CAME_S = "came_s"
+"""Of a request's state: when its head had come, by the monotonic clock, where that is known."""
+
 COMING = "coming"
 """Of a request's state: whom to tell once it is given to the engine, or over."""
 
@@ -116,6 +119,13 @@ def waited_s(request: Request) -> float:
     now_s = time.monotonic()
     read_s: float = request.scope["state"].get(READ_S, now_s)
     return now_s - read_s
+
+
+def behind_s(request: Request) -> float:
+    """Seconds since a request's head had come."""
+    now_s = time.monotonic()
+    came_s: float = request.scope["state"].get(CAME_S, now_s)
+    return now_s - came_s
 
 
 def spare_s(request: Request) -> float:

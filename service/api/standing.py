@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import NamedTuple
 
@@ -12,12 +13,30 @@ from service.api import errors
 from service.api.inference_protocol.errors import covers
 from service.api.limits import priority, timeout_s
 from service.api.replies import Reply
-from service.api.scope import request_id
+from service.api.scope import behind_s, desk_of, note_reason, request_id
 from service.errors import QueueFull, Standing
 from service.types import Priority
 
 _MOST = 64
 """Paths and priorities: of the inference protocol's there is one for each model that is named."""
+
+
+class Repetition(NamedTuple):
+    """What is said again.
+
+    Args:
+        kind: of the error.
+        status: HTTP status.
+        media_type: of the body.
+        retry_after: seconds.
+        body: of the answer.
+    """
+
+    kind: type[QueueFull]
+    status: int
+    media_type: bytes
+    retry_after: int
+    body: bytes
 
 
 class _Said(NamedTuple):
@@ -26,7 +45,7 @@ class _Said(NamedTuple):
     standing: Standing
     kind: type[QueueFull]
     status: int
-    media_type: str
+    media_type: bytes
     before: bytes
     after: bytes | None
 
@@ -40,6 +59,12 @@ class StandingRefusals:
 
     def __init__(self) -> None:
         self._said: dict[tuple[str, Priority], _Said] = {}
+        self._until_s = -math.inf
+
+    @property
+    def any(self) -> bool:
+        """Whether one stands, of whatever path and priority."""
+        return time.monotonic() <= self._until_s
 
     def note(self, request: Request, error: QueueFull, answer: Response) -> None:
         """Remember an answer that was not completed yet, if it is for others, too."""
@@ -51,30 +76,52 @@ class StandingRefusals:
         before, after = body, None
         if not covers(path):
             before, _, after = body.rpartition(orjson.dumps(request_id(request)))
+        self._until_s = max(self._until_s, error.standing.until_s)
         self._said[path, priority(request)] = _Said(
             error.standing,
             type(error),
             answer.status_code,
-            answer.headers["content-type"],
+            answer.headers["content-type"].encode(),
             before,
             after,
         )
 
-    def answer(self, request: Request) -> Response | None:
+    def of(self, path: str, urgency: Priority, left_s: float, number: str) -> Repetition | None:
         """What another was told a moment ago, where this one would be told the same.
+
+        Args:
+            path: asked for.
+            urgency: of the request.
+            left_s: seconds that it has.
+            number: its id.
+        """
+        said = self._said.get((path, urgency))
+        if said is None:
+            return None
+        standing, kind, status, media_type, body, after = said
+        now_s = time.monotonic()
+        if not standing.is_for(left_s, now_s):
+            return None
+        if after is not None:
+            body += orjson.dumps(number) + after
+        retry_after = errors.retry_after(standing.retry_after_s(now_s))
+        return Repetition(kind, status, media_type, retry_after, body)
+
+    def answer(self, request: Request) -> Response | None:
+        """The answer to a request that would be told the same as another.
 
         Raises:
             InvalidInput: of its deadline or its priority.
         """
-        said = self._said.get((request.scope["path"], priority(request)))
-        if said is None:
+        path, urgency = request.scope["path"], priority(request)
+        if (path, urgency) not in self._said:
             return None
-        now_s = time.monotonic()
-        if not said.standing.is_for(timeout_s(request), now_s):
+        left_s = timeout_s(request) - behind_s(request)
+        found = self.of(path, urgency, left_s, request_id(request))
+        if found is None:
             return None
-        errors.repeat(request, said.kind)
-        body = said.before
-        if said.after is not None:
-            body += orjson.dumps(request_id(request)) + said.after
-        headers = errors.retry_after(said.standing.retry_after_s(now_s))
-        return Reply(body, said.media_type, said.status, headers)
+        reason = errors.repeat(desk_of(request).tally, found.kind)
+        if reason is not None:
+            note_reason(request, reason)
+        headers = {"Retry-After": str(found.retry_after)}
+        return Reply(found.body, found.media_type.decode(), found.status, headers)

@@ -74,6 +74,7 @@ class EngineThread:
         self._slice_s = slice_s
         self._others_wait = others_wait
         self._turns: deque[_Turn] = deque()
+        self._news: deque[tuple[_Turn, Slice]] = deque()
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._closed = False
         self._thread = self._start()
@@ -88,6 +89,19 @@ class EngineThread:
         """
         self._turns.append(_Turn(computation, asyncio.get_running_loop(), told, longer))
         self._bell.put(None)
+
+    def look(self) -> None:
+        """Tell of what is over; call from the loop.
+
+        It is done anyway, when the loop comes to it. A loop that has a thousand requests to read
+        before that would keep the engine waiting for its next step meanwhile.
+        """
+        while self._news:
+            turn, slice_ = self._news.popleft()
+            try:
+                turn.deliver(slice_)
+            except Exception:
+                log.exception("what the engine computed could not be handed on")
 
     def close(self) -> None:
         """End once the current slice is over; what waits is not computed."""
@@ -115,7 +129,7 @@ class EngineThread:
             lost = self._turns.popleft()
             failure = EngineFailure("the engine's thread ended while it computed this request")
             none = [Outcome(None, failure, 0.0) for _ in lost.computation.jobs]
-            _tell(lost, Slice(0.0, none))
+            self._tell(lost, Slice(0.0, none))
         self._thread = self._start()
         self._bell.put(None)
         return True
@@ -144,10 +158,10 @@ class EngineThread:
             return now_s >= until_s and (len(self._turns) > 1 or self._others_wait())
 
         outcomes = turn.computation.advance(enough)
-        _tell(turn, Slice(time.monotonic() - begun_s, outcomes))
+        self._tell(turn, Slice(time.monotonic() - begun_s, outcomes))
 
-
-def _tell(turn: _Turn, slice_: Slice) -> None:
-    # A loop that was closed meanwhile has nobody left to tell.
-    with contextlib.suppress(RuntimeError):
-        turn.loop.call_soon_threadsafe(turn.deliver, slice_)
+    def _tell(self, turn: _Turn, slice_: Slice) -> None:
+        self._news.append((turn, slice_))
+        # A loop that was closed meanwhile has nobody left to tell.
+        with contextlib.suppress(RuntimeError):
+            turn.loop.call_soon_threadsafe(self.look)

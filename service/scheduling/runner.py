@@ -160,6 +160,10 @@ class Runner:
             now_s,
         )
 
+    def look(self) -> None:
+        """Give the engine its next step if it has finished one; see `EngineThread.look`."""
+        self._engine.look()
+
     def outlooks(self, models: Callable[[], Collection[str]]) -> list[Outlook] | None:
         """What a request that came now could expect, by its priority; for whoever looks at the door
         elsewhere. None where nobody is refused before it was read.

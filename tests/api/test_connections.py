@@ -11,9 +11,10 @@ import uvicorn
 from fastapi import Request
 from uvicorn.server import ServerState
 
+from service.api.backlog import Backlog
 from service.api.connections import protocol_for
 from service.api.replies import Reply
-from service.api.scope import client_leaves
+from service.api.scope import CAME_S, READ_S, client_leaves
 from service.settings import load_settings
 
 POST = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
@@ -28,8 +29,21 @@ class Nobody:
     def turn_away(self, scope: Any) -> Reply | None:
         raise AssertionError("it serves nobody")
 
+    def remember(self, data: bytes, scope: Any) -> None:
+        pass
+
+    def repeat(self, data: bytes, came_s: float) -> tuple[int, bytes] | None:
+        return None
+
     async def respond(self, scope: Any, receive: Any) -> Reply:
         raise AssertionError("it serves nobody")
+
+
+class Never(Backlog):
+    """Has nobody wait, however long the turn of a busy machine is."""
+
+    def has_room(self, loop: asyncio.AbstractEventLoop, now_s: float) -> bool:
+        return True
 
 
 class Full(Nobody):
@@ -63,6 +77,16 @@ class Open(Full):
         return Reply(came, "text/plain") if self.answer is None else self.answer
 
 
+class Always(Backlog):
+    """Has everybody wait until `empty`."""
+
+    def has_room(self, loop: asyncio.AbstractEventLoop, now_s: float) -> bool:
+        return False
+
+    def add(self, reader: Any, data: bytes, came_s: float, loop: asyncio.AbstractEventLoop) -> None:
+        self._waiting.append((reader, data, came_s))
+
+
 async def ends(connection: Any) -> None:
     """All that came is answered."""
     async with asyncio.timeout(60):
@@ -85,10 +109,13 @@ def written(transport: Mock) -> bytes:
     return b"".join(call.args[0] for call in transport.write.call_args_list)
 
 
-def connected(app: Any, front: Nobody | None = None) -> tuple[Any, Mock]:
+def connected(
+    app: Any, front: Nobody | None = None, backlog: Backlog | None = None
+) -> tuple[Any, Mock]:
     """A connection to an application, and what it writes to."""
     config = uvicorn.Config(app, ws="none", log_config=None, lifespan="off")
-    kind = protocol_for(load_settings(environment={}), Mock(), front or Nobody())
+    kind: Any = protocol_for(load_settings(environment={}), Mock(), front or Nobody())
+    kind.backlog = backlog or Never()
     connection = kind(config, ServerState(), {})
     transport = Mock(asyncio.Transport)
     transport.get_extra_info.return_value = None
@@ -487,3 +514,216 @@ def test_who_comes_behind_one_that_was_turned_away_is_read_to_the_end() -> None:
     answers = asyncio.run(story())
     assert answers.startswith(b"HTTP/1.1 429 ")
     assert b"{}" in answers.partition(b"HTTP/1.1 200 ")[2]
+
+
+def test_what_came_of_all_connections_is_served_later_in_its_order() -> None:
+    async def story() -> None:
+        waiting = Always()
+        connection, transport = connected(Mock(), Full(), waiting)
+        connection.data_received(asked(3)[:20])
+        connection.data_received(asked(3)[20:])
+        assert not transport.write.called
+        waiting.empty()
+        assert written(transport).startswith(b"HTTP/1.1 429 ")
+
+    asyncio.run(story())
+
+
+def test_of_one_connection_that_waits_no_more_is_read_than_is_there() -> None:
+    async def story() -> None:
+        waiting = Always()
+        connection, transport = connected(Mock(), Full(), waiting)
+        connection.data_received(asked(1))
+        # To stop reading costs more than to keep one request.
+        transport.pause_reading.assert_not_called()
+        connection.data_received(asked(1))
+        connection.data_received(asked(1))
+        transport.pause_reading.assert_called_once()
+        transport.resume_reading.assert_not_called()
+        waiting.empty()
+        transport.resume_reading.assert_called_once()
+        assert written(transport).count(b"HTTP/1.1 429") == 3
+
+    asyncio.run(story())
+
+
+def test_what_uvicorn_does_not_read_is_not_read_because_others_had_their_turn() -> None:
+    async def story() -> None:
+        waiting, front = Always(), Open()
+        front.may.clear()
+        connection, transport = connected(Mock(), front, waiting)
+        whole = asked(2**17)
+        for part in (whole[:100], whole[100:]):
+            connection.data_received(part)
+        waiting.empty()
+        assert connection.flow.read_paused
+        transport.resume_reading.assert_not_called()
+        front.may.set()
+        await ends(connection)
+        transport.resume_reading.assert_called_once()
+
+    asyncio.run(story())
+
+
+def test_of_a_client_that_has_left_meanwhile_nothing_is_served() -> None:
+    async def story() -> None:
+        waiting = Always()
+        connection, transport = connected(Mock(), Full(), waiting)
+        connection.data_received(asked(1))
+        transport.is_closing.return_value = True
+        connection.connection_lost(None)
+        waiting.empty()
+        assert not transport.write.called
+
+    asyncio.run(story())
+
+
+def test_a_request_that_cannot_be_read_ends_its_own_connection_and_is_told_of() -> None:
+    class Broken(Full):
+        def repeat(self, data: bytes, came_s: float) -> tuple[int, bytes] | None:
+            raise RuntimeError("broken")
+
+    async def story() -> list[Any]:
+        told: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        waiting = Always()
+        connection, transport = connected(Mock(), Broken(), waiting)
+        other, its = connected(Mock(), Full(), waiting)
+        connection.data_received(asked(1))
+        other.data_received(asked(1))
+        waiting.empty()
+        transport.abort.assert_called_once()
+        assert written(its).startswith(b"HTTP/1.1 429 ")
+        return [type(context["exception"]) for context in told]
+
+    assert asyncio.run(story()) == [RuntimeError]
+
+
+def test_who_waits_is_not_idle_and_not_slow_and_is_served_before_the_server_ends() -> None:
+    async def story() -> None:
+        waiting = Always()
+        connection, transport = connected(Mock(), Full(), waiting)
+        assert connection.idle_since_s() is not None
+        connection.data_received(asked(1))
+        assert connection.idle_since_s() is None
+        for _ in range(3):
+            connection.look(connection.loop.time() + 1e6)
+        transport.close.assert_not_called()
+        connection.shutdown()
+        assert written(transport).startswith(b"HTTP/1.1 429 ")
+        transport.close.assert_called_once()
+
+    asyncio.run(story())
+
+
+def test_a_request_is_as_old_as_it_was_when_it_came() -> None:
+    ages: list[float] = []
+
+    class Aged(Open):
+        def turn_away(self, scope: Any) -> Reply | None:
+            ages.append(scope["state"][CAME_S])
+            return None
+
+        async def respond(self, scope: Any, receive: Any) -> Reply:
+            ages.append(scope["state"][READ_S])
+            return Reply(b"", "text/plain")
+
+    async def story() -> None:
+        waiting = Always()
+        connection, _ = connected(Mock(), Aged(), waiting)
+        connection.data_received(asked(1))
+        waiting._waiting[0] = (connection, asked(1), 123.0)
+        waiting.empty()
+        await ends(connection)
+
+    asyncio.run(story())
+    assert ages == [123.0, 123.0]
+
+
+class Repeating(Full):
+    """Turns away as it did before what it was told of."""
+
+    def __init__(self) -> None:
+        self.known: list[bytes] = []
+        self.read: list[bytes] = []
+
+    def turn_away(self, scope: Any) -> Reply | None:
+        self.read.append(scope["path"])
+        return super().turn_away(scope)
+
+    def remember(self, data: bytes, scope: Any) -> None:
+        assert scope["path"] == "/full"
+        self.known.append(data)
+
+    def repeat(self, data: bytes, came_s: float) -> tuple[int, bytes] | None:
+        return (429, b"content-length: 5\r\n\r\nagain") if data in self.known else None
+
+
+def test_what_was_turned_away_once_is_turned_away_again_without_being_read() -> None:
+    async def story() -> None:
+        front = Repeating()
+        connection, transport = connected(Mock(), front)
+        connection.server_state.default_headers = [(b"date", b"today")]
+        for _ in range(3):
+            connection.data_received(asked(2))
+        assert front.known == [asked(2)]
+        assert len(front.read) == 1
+        again = b"HTTP/1.1 429 Too Many Requests\r\ndate: today\r\ncontent-length: 5\r\n\r\nagain"
+        assert written(transport).endswith(b"full" + 2 * again)
+        assert connection.server_state.total_requests == 3
+        # The parser has seen nothing of them, and is where it was.
+        connection.data_received(asked(3))
+        assert len(front.read) == 2
+
+    asyncio.run(story())
+
+
+def test_only_what_came_as_one_whole_request_is_remembered() -> None:
+    async def story() -> None:
+        front = Repeating()
+        connection, _ = connected(Mock(), front)
+        for part in (asked(2)[:-1], asked(2)[-1:], asked(2)[:30], asked(2)[30:]):
+            connection.data_received(part)
+        assert len(front.read) == 2
+        assert front.known == []
+
+    asyncio.run(story())
+
+
+def test_nothing_is_said_again_before_the_answer_to_what_came_before() -> None:
+    async def story() -> bytes:
+        go_on = asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await go_on.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+        front = Repeating()
+        front.known.append(asked(2))
+        connection, transport = connected(app, front)
+        connection.data_received(POST)
+        connection.data_received(asked(2))
+        assert not transport.write.called
+        go_on.set()
+        await ends(connection)
+        return written(transport)
+
+    answers = asyncio.run(story())
+    assert answers.startswith(b"HTTP/1.1 200 ")
+    assert answers.endswith(b"full")
+
+
+def test_nothing_is_said_again_to_who_does_not_take_what_is_written() -> None:
+    async def story() -> None:
+        front = Repeating()
+        front.known.append(asked(2))
+        connection, transport = connected(Mock(), front)
+        connection.pause_writing()
+        connection.data_received(asked(2))
+        assert not transport.write.called
+        connection.resume_writing()
+        await ends(connection)
+        assert written(transport).endswith(b"full")
+
+    asyncio.run(story())

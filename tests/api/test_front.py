@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
+import time
 from typing import Any
-from unittest.mock import AsyncMock, Mock
+from unittest.mock import ANY, AsyncMock, Mock
 
+import pytest
 from fastapi import Request, Response
 
 from service.api.front import Front
 from service.api.scope import Desk, has_come
-from service.errors import DeadlineUnreachable
+from service.errors import DeadlineUnreachable, Standing
 from service.settings import load_settings
 from service.types import Priority
 
@@ -23,11 +27,18 @@ class Engine:
 
     def __init__(self) -> None:
         self.seen: list[tuple[float, int]] = []
+        self.looks = 0
+        self.stands: Standing | None = None
+
+    def look(self) -> None:
+        self.looks += 1
 
     def check_door(self, timeout_s: float, priority: Priority, coming: int) -> None:
         self.seen.append((timeout_s, coming))
         if self.full:
-            raise DeadlineUnreachable("too late", retry_after_s=2.0)
+            error = DeadlineUnreachable("too late", retry_after_s=2.0)
+            error.standing = self.stands
+            raise error
 
 
 def request(timeout_s: int = 4) -> dict[str, Any]:
@@ -36,14 +47,15 @@ def request(timeout_s: int = 4) -> dict[str, Any]:
     return {**scope, "query_string": b"", "state": {}}
 
 
-def front(engine: Engine) -> tuple[Front, Mock]:
+def front(engine: Engine, **settings: Any) -> tuple[Front, Mock]:
     async def endpoint(request: Request) -> Response:
         # As `compute` does once the request is given to the engine.
         has_come(request)
         return Response(b"served")
 
     tally = Mock()
-    desk = Desk(load_settings(environment={}), engine, tally, None)  # type: ignore[arg-type]
+    own = load_settings(settings, environment={})
+    desk = Desk(own, engine, tally, None)  # type: ignore[arg-type]
     return Front(Mock(), desk, {"/predict": endpoint}), tally
 
 
@@ -119,3 +131,192 @@ def test_a_server_that_drains_turns_nobody_away_by_the_head() -> None:
         assert engine.seen == []
 
     asyncio.run(story())
+
+
+HEADERS = [
+    (b"host", b"here"),
+    (b"x-request-timeout", b"4"),
+    (b"x-request-id", b"mine"),
+    (b"content-length", b"2"),
+]
+
+
+def sent(headers: list[tuple[bytes, bytes]]) -> bytes:
+    lines = [b"POST /predict HTTP/1.1", *(b"%b: %b" % pair for pair in headers)]
+    return b"\r\n".join([*lines, b"", b"{}"])
+
+
+def changed(name: bytes, value: bytes) -> bytes:
+    return sent([(found, value if found == name else old) for found, old in HEADERS])
+
+
+def full(**settings: Any) -> tuple[Front, Mock, Engine, Response]:
+    """A front that has refused a request, which stands for whoever has less than five seconds."""
+    engine = Engine()
+    engine.full = True
+    now_s = time.monotonic()
+    engine.stands = Standing(now_s, now_s + 1e6, 5.0, 0.0, lambda now_s: 7.2)
+    own, tally = front(engine, **settings)
+    scope = {**request(), "headers": HEADERS}
+    answer = own.turn_away(scope)
+    assert answer is not None
+    own.remember(sent(HEADERS), scope)
+    return own, tally, engine, answer
+
+
+def repeated(own: Front, data: bytes) -> tuple[int, dict[bytes, bytes], dict[str, Any]] | None:
+    found = own.repeat(data, time.monotonic())
+    if found is None:
+        return None
+    status, rest = found
+    head, _, body = rest.partition(b"\r\n\r\n")
+    named = dict(line.split(b": ", 1) for line in head.split(b"\r\n"))
+    assert named[b"content-length"] == b"%d" % len(body)
+    return status, named, json.loads(body)
+
+
+@pytest.mark.parametrize("settings", [{}, {"cors_origins": ["http://other"]}])
+def test_who_sends_the_same_is_answered_the_same_without_being_read(
+    settings: dict[str, Any],
+) -> None:
+    async def story() -> None:
+        own, tally, engine, answer = full(**settings)
+        tally.reset_mock()
+        looks = engine.looks
+        found = repeated(own, changed(b"x-request-id", b"yours"))
+        assert found is not None
+        status, headers, body = found
+        first = dict(answer.raw_headers)
+        own_headers = {b"x-request-id": b"yours", b"retry-after": b"8", b"content-length": ANY}
+        assert headers == {**first, **own_headers}
+        assert body == {**json.loads(bytes(answer.body)), "request_id": "yours"}
+        assert status == answer.status_code == 429
+        tally.rejected.assert_called_once_with("deadline_unreachable")
+        tally.answered.assert_called_once_with("", None, "/predict", 429, 0.0)
+        # The door was not asked, and what computes goes on.
+        assert len(engine.seen) == 1
+        assert engine.looks == looks + 1
+
+    asyncio.run(story())
+
+
+def test_an_id_is_made_for_who_gives_none() -> None:
+    async def story() -> list[bytes]:
+        engine = Engine()
+        engine.full = True
+        now_s = time.monotonic()
+        engine.stands = Standing(now_s, now_s + 1e6, 5.0, 0.0, lambda now_s: 7.2)
+        own, _ = front(engine)
+        headers = [pair for pair in HEADERS if pair[0] != b"x-request-id"]
+        scope = {**request(), "headers": headers}
+        assert own.turn_away(scope) is not None
+        own.remember(sent(headers), scope)
+        found = [repeated(own, sent(headers)) for _ in range(3)]
+        return [one[1][b"x-request-id"] for one in found if one is not None]
+
+    made = asyncio.run(story())
+    assert len({*made}) == 3
+    assert all(re.fullmatch(rb"[0-9a-f]{32}", number) for number in made)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        changed(b"x-request-timeout", b"5.5"),
+        changed(b"x-request-timeout", b"soon"),
+        changed(b"x-request-timeout", b"-1"),
+        changed(b"x-request-timeout", b"nan"),
+        changed(b"x-request-id", 129 * b"x"),
+        changed(b"host", b"elsewhere"),
+        sent([*HEADERS, (b"x-request-priority", b"high")]),
+        sent(HEADERS)[:-1],
+    ],
+)
+def test_who_sends_anything_else_is_read(data: bytes) -> None:
+    async def story() -> None:
+        own, _, _, _ = full()
+        assert own.repeat(data, time.monotonic()) is None
+        assert own.repeat(sent(HEADERS), time.monotonic()) is not None
+
+    asyncio.run(story())
+
+
+def test_who_waited_has_less_time_than_it_says() -> None:
+    async def story() -> None:
+        own, _, _, _ = full()
+        data = changed(b"x-request-timeout", b"5.5")
+        assert own.repeat(data, time.monotonic()) is None
+        assert own.repeat(data, time.monotonic() - 1.0) is not None
+
+    asyncio.run(story())
+
+
+def test_a_token_is_asked_for_each_head_that_has_another() -> None:
+    async def story() -> None:
+        engine = Engine()
+        engine.full = True
+        now_s = time.monotonic()
+        engine.stands = Standing(now_s, now_s + 1e6, 5.0, 0.0, lambda now_s: 7.2)
+        own, _ = front(engine, token="right")
+        right = [*HEADERS, (b"authorization", b"Bearer right")]
+        scope = {**request(), "headers": right}
+        assert own.turn_away(scope) is not None
+        own.remember(sent(right), scope)
+        assert own.repeat(sent(right), time.monotonic()) is not None
+        for headers in (HEADERS, [*HEADERS, (b"authorization", b"Bearer wrong")]):
+            assert own.repeat(sent(headers), time.monotonic()) is None
+
+    asyncio.run(story())
+
+
+def test_a_server_that_drains_repeats_nothing() -> None:
+    async def story() -> None:
+        own, _, engine, _ = full()
+        engine.draining = True
+        assert own.repeat(sent(HEADERS), time.monotonic()) is None
+
+    asyncio.run(story())
+
+
+def test_nothing_is_repeated_once_it_does_not_stand_any_more() -> None:
+    async def story() -> None:
+        engine = Engine()
+        engine.full = True
+        now_s = time.monotonic()
+        engine.stands = Standing(now_s, now_s - 1.0, 5.0, 0.0, lambda now_s: 7.2)
+        own, _ = front(engine)
+        scope = {**request(), "headers": HEADERS}
+        assert own.turn_away(scope) is not None
+        own.remember(sent(HEADERS), scope)
+        assert own.repeat(sent(HEADERS), time.monotonic()) is None
+
+    asyncio.run(story())
+
+
+def test_who_waited_long_to_be_read_needs_to_have_more_time_left() -> None:
+    """Where much waits unread, those with little time are refused first, and refusing is quick."""
+
+    async def story() -> list[int | None]:
+        codes: list[int | None] = []
+        for waited_s, timeout_s in [(0.0, 4), (0.5, 4), (1.2, 4), (1.2, 8)]:
+            own, _ = front(Engine())
+            asked = request(timeout_s)
+            asked["state"]["came_s"] = time.monotonic() - waited_s
+            answer = own.turn_away(asked)
+            codes.append(None if answer is None else answer.status_code)
+        return codes
+
+    assert asyncio.run(story()) == [None, None, 429, None]
+
+
+def test_what_a_request_waited_is_not_of_its_time_any_more() -> None:
+    async def story() -> float:
+        engine = Engine()
+        own, _ = front(engine)
+        asked = request(4)
+        asked["state"]["came_s"] = time.monotonic() - 0.5
+        own.turn_away(asked)
+        [(left_s, _)] = engine.seen
+        return left_s
+
+    assert 3.0 < asyncio.run(story()) <= 3.5

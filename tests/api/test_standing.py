@@ -12,10 +12,11 @@ import pytest
 from fastapi import Request
 
 from service.api import errors
-from service.api.scope import Desk
+from service.api.scope import CAME_S, Desk
 from service.api.standing import _MOST, StandingRefusals
 from service.errors import DeadlineUnreachable, InvalidInput, Standing
 from service.settings import load_settings
+from service.types import Priority
 
 
 def request(
@@ -118,3 +119,23 @@ def test_paths_that_anybody_makes_up_do_not_fill_the_memory() -> None:
         error.standing = standing(lambda now_s: 1.0)
         said.note(asked, error, errors.answer(asked, error))
     assert len(said._said) <= _MOST
+
+
+def test_it_is_known_whether_any_stands() -> None:
+    said = StandingRefusals()
+    assert not said.any
+    over, _ = refused(request(), standing(lambda now_s: 1.0, lasts_s=-1.0))
+    assert not over.any
+    stands, _ = refused(request())
+    assert stands.any
+
+
+def test_what_is_left_of_the_time_counts_and_not_what_it_was() -> None:
+    said, _ = refused(request())
+    asked = request(timeout="1.5")
+    assert said.answer(asked) is None
+    asked = request(timeout="1.5")
+    asked.scope["state"][CAME_S] = time.monotonic() - 1.0
+    assert said.answer(asked) is not None
+    assert said.of("/predict", Priority.NORMAL, 0.5, "mine") is not None
+    assert said.of("/predict", Priority.NORMAL, 1.5, "mine") is None

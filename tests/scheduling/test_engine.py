@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -355,3 +357,52 @@ def test_what_waits_is_given_up_for_what_its_answer_will_still_need(
     assert isinstance(late, DeadlineExceeded | QueueFull)
     assert isinstance(kept, dict)
     own.close()
+
+
+def _over(engine: EngineThread, steps: int = 1) -> None:
+    """Wait until the engine has so much to tell, while the loop has no turn."""
+    while len(engine._news) < steps:
+        time.sleep(0.001)
+
+
+def test_who_looks_is_told_before_the_turn_of_the_loop_ends_and_nobody_twice() -> None:
+    async def story() -> list[str]:
+        told: list[str] = []
+        engine = EngineThread()
+        done = Mock(Computation)
+        engine.submit(done, lambda slice_: told.append("first"))
+        _over(engine)
+        assert told == []
+        engine.look()
+        told.append("looked")
+        engine.look()
+        await asyncio.sleep(0)
+        engine.submit(done, lambda slice_: told.append("second"))
+        async with asyncio.timeout(60):
+            while "second" not in told:
+                await asyncio.sleep(0)
+        engine.close()
+        return told
+
+    assert asyncio.run(story()) == ["first", "looked", "second"]
+
+
+def test_what_cannot_be_handed_on_is_said_and_keeps_nothing_else_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def story() -> list[str]:
+        told: list[str] = []
+        engine = EngineThread()
+
+        def broken(slice_: object) -> None:
+            raise RuntimeError("broken")
+
+        engine.submit(Mock(Computation), broken)
+        engine.submit(Mock(Computation), lambda slice_: told.append("second"))
+        _over(engine, 2)
+        engine.look()
+        engine.close()
+        return told
+
+    assert asyncio.run(story()) == ["second"]
+    assert "broken" in caplog.text

@@ -81,6 +81,9 @@ class ReplicatedEngine:
         if not changing:
             self._resolved.clear()
 
+    def look(self) -> None:
+        """See `Engine`; what computes is not in this process."""
+
     def check_door(self, timeout_s: float, priority: Priority, coming: int) -> None:
         """See `Engine`. The queue is elsewhere, and so is who refuses.
 

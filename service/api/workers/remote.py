@@ -129,6 +129,9 @@ class RemoteEngine:
         self._looked_s = head["at_s"]
         self._asked = 0
 
+    def look(self) -> None:
+        """See `Engine`; what computes is not in this process."""
+
     def check_door(self, timeout_s: float, priority: Priority, coming: int) -> None:
         """See `Engine`. The queue is elsewhere, and was as it is known here a moment ago."""
         if self._outlooks is None:

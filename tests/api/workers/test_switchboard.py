@@ -48,6 +48,9 @@ class Engine:
         self.never = False
         self.cancelled = asyncio.Event()
 
+    def look(self) -> None:
+        pass
+
     def check_door(self, timeout_s: float, priority: Priority, coming: int) -> None:
         pass
 
