@@ -176,8 +176,10 @@ class _Guarded(HttpToolsProtocol):
     backlog: ClassVar[Backlog]
     tally: ClassVar[Tally]
     front: ClassVar[Front]
-    default_lines: ClassVar[tuple[Any, bytes]] = (None, b"")
-    """Headers that uvicorn gives all answers, which it makes anew each second, and as bytes."""
+    default_headers: ClassVar[Any] = None
+    """Those that uvicorn gives all answers, and makes anew each second."""
+    beginnings: ClassVar[dict[int, bytes]] = {}
+    """Of answers with them, by status."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """It is watched from now on; where there are too many, an idle one goes or this does."""
@@ -310,7 +312,7 @@ class _Guarded(HttpToolsProtocol):
         if answer is None:
             return False
         status, rest = answer
-        self.transport.write(STATUS_LINE[status] + self._default_lines() + rest)
+        self.transport.write(self._beginning(status) + rest)
         self.server_state.total_requests += 1
         self._enter(_Phase.NEXT)
         return True
@@ -332,7 +334,7 @@ class _Guarded(HttpToolsProtocol):
 
     def _write(self, answer: Response) -> None:
         """What uvicorn does in two messages, each header of which it looks at."""
-        lines: list[bytes | memoryview] = [STATUS_LINE[answer.status_code], self._default_lines()]
+        lines: list[bytes | memoryview] = [self._beginning(answer.status_code)]
         lines += [b"%s: %s\r\n" % pair for pair in answer.raw_headers]
         lines.append(b"\r\n")
         if small := len(answer.body) <= _JOINED_BYTES:
@@ -341,13 +343,15 @@ class _Guarded(HttpToolsProtocol):
         if not small:
             self.transport.write(answer.body)
 
-    def _default_lines(self) -> bytes:
-        headers, lines = self.default_lines
-        if headers is not self.server_state.default_headers:
-            headers = self.server_state.default_headers
-            lines = b"".join(b"%s: %s\r\n" % pair for pair in headers)
-            type(self).default_lines = headers, lines
-        return lines
+    def _beginning(self, status: int) -> bytes:
+        headers = self.server_state.default_headers
+        if self.default_headers is not headers:
+            type(self).default_headers, type(self).beginnings = headers, {}
+        found = self.beginnings.get(status)
+        if found is None:
+            lines = (b"%s: %s\r\n" % pair for pair in headers)
+            found = self.beginnings[status] = b"".join([STATUS_LINE[status], *lines])
+        return found
 
     def shutdown(self) -> None:
         """Take no more; what came is answered."""

@@ -205,15 +205,15 @@ def _answered_as(kind: type[errors.CandorError]) -> tuple[int, str, str | None]:
     return found
 
 
-def repeat(tally: Tally, kind: type[errors.CandorError]) -> str | None:
-    """Count a request that gets the answer of another one, which ended in such an error; why."""
-    reason = _answered_as(kind)[2]
-    if reason is not None:
-        _count(tally, reason)
-    return reason
+def reason(error: errors.QueueFull) -> str:
+    """As a refusal is counted."""
+    found = _answered_as(type(error))[2]
+    assert found is not None
+    return found
 
 
-def _count(tally: Tally, reason: str) -> None:
+def count(tally: Tally, reason: str) -> None:
+    """Count a request that is refused."""
     tally.rejected(reason)
     if reason in _OUR_OWN:
         _refusals.add(reason)
@@ -231,7 +231,7 @@ def _candor_error(request: Request, error: errors.CandorError) -> Response:
         error = errors.StoreError(_STORE_ERROR)
     status, title, reason = _answered_as(type(error))
     if reason is not None:
-        _count(desk_of(request).tally, reason)
+        count(desk_of(request).tally, reason)
         note_reason(request, reason)
     headers = None
     if status in (409, 429, 503):

@@ -144,7 +144,7 @@ class Front:
             return None
         self._turns.note()
         self._precedence.refused()
-        errors.repeat(self._desk.tally, found.kind)
+        errors.count(self._desk.tally, found.reason)
         self._desk.tally.answered("", None, route, found.status, 0.0)
         logs.access("POST", path, route, found.status, 0.0)
         return found.status, _HEAD_OF_REPETITION % (

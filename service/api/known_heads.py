@@ -63,6 +63,18 @@ class _Pattern(NamedTuple):
     values: int
     at: dict[bytes, int]
 
+    def known(self, values: list[bytes], body_bytes: int) -> Known | None:
+        """A request by its values; None where its body has another length than it says."""
+        facts, count, at = self
+        if len(values) != count or values[at[_LENGTH]] != b"%d" % body_bytes:
+            return None
+        timeout_at, number_at = at.get(_TIMEOUT), at.get(_NUMBER)
+        return Known(
+            facts,
+            None if timeout_at is None else values[timeout_at],
+            None if number_at is None else values[number_at],
+        )
+
 
 class KnownHeads:
     """Recognizes them: byte by byte the same as one that the parser has read, but for the length of
@@ -88,10 +100,10 @@ class KnownHeads:
             facts: what it says.
         """
         names = [name for name, _ in headers]
-        if b"transfer-encoding" in names or b"upgrade" in names or b"\0" in data:
-            return
         end = data.find(_END)
-        if not 0 <= end <= self._longest_bytes:
+        if not 0 <= end <= self._longest_bytes or b"\0" in data[:end]:
+            return
+        if b"transfer-encoding" in names or b"upgrade" in names:
             return
         digest, spelled, values = _parted(data, end)
         varying = [name.lower() for name in spelled]
@@ -112,17 +124,7 @@ class KnownHeads:
             return None
         digest, _, values = _parted(data, end)
         pattern = self._patterns.get(digest)
-        if pattern is None or len(values) != pattern.values:
-            return None
-        facts, _, at = pattern
-        if values[at[_LENGTH]] != b"%d" % (len(data) - end - len(_END)):
-            return None
-        timeout_at, number_at = at.get(_TIMEOUT), at.get(_NUMBER)
-        return Known(
-            facts,
-            None if timeout_at is None else values[timeout_at],
-            None if number_at is None else values[number_at],
-        )
+        return None if pattern is None else pattern.known(values, len(data) - end - len(_END))
 
 
 def _parted(data: bytes, end: int) -> tuple[bytes, list[bytes], list[bytes]]:

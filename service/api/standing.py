@@ -25,14 +25,14 @@ class Repetition(NamedTuple):
     """What is said again.
 
     Args:
-        kind: of the error.
+        reason: as it is counted.
         status: HTTP status.
         media_type: of the body.
         retry_after: seconds.
         body: of the answer.
     """
 
-    kind: type[QueueFull]
+    reason: str
     status: int
     media_type: bytes
     retry_after: int
@@ -43,7 +43,7 @@ class _Said(NamedTuple):
     """An answer, in two parts between which the request's id stands; or in one, without it."""
 
     standing: Standing
-    kind: type[QueueFull]
+    reason: str
     status: int
     media_type: bytes
     before: bytes
@@ -79,7 +79,7 @@ class StandingRefusals:
         self._until_s = max(self._until_s, error.standing.until_s)
         self._said[path, priority(request)] = _Said(
             error.standing,
-            type(error),
+            errors.reason(error),
             answer.status_code,
             answer.headers["content-type"].encode(),
             before,
@@ -98,14 +98,14 @@ class StandingRefusals:
         said = self._said.get((path, urgency))
         if said is None:
             return None
-        standing, kind, status, media_type, body, after = said
+        standing, reason, status, media_type, body, after = said
         now_s = time.monotonic()
         if not standing.is_for(left_s, now_s):
             return None
         if after is not None:
             body += orjson.dumps(number) + after
         retry_after = errors.retry_after(standing.retry_after_s(now_s))
-        return Repetition(kind, status, media_type, retry_after, body)
+        return Repetition(reason, status, media_type, retry_after, body)
 
     def answer(self, request: Request) -> Response | None:
         """The answer to a request that would be told the same as another.
@@ -120,8 +120,7 @@ class StandingRefusals:
         found = self.of(path, urgency, left_s, request_id(request))
         if found is None:
             return None
-        reason = errors.repeat(desk_of(request).tally, found.kind)
-        if reason is not None:
-            note_reason(request, reason)
+        errors.count(desk_of(request).tally, found.reason)
+        note_reason(request, found.reason)
         headers = {"Retry-After": str(found.retry_after)}
         return Reply(found.body, found.media_type.decode(), found.status, headers)

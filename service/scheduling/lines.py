@@ -53,6 +53,10 @@ class Total:
         self.size_bytes += sign * work.size_bytes
 
 
+_LEARNT = 0.1
+"""Share that the last work has in the mean of what works have waited."""
+
+
 class Lines:
     """What waits of one model, and what is known of it.
 
@@ -74,12 +78,15 @@ class Lines:
         self._asked: deque[Work] = deque(maxlen=_LOOKED_BACK)
         self._least: Need | None = None
         self._lines: dict[Priority, OrderedDict[int, Work]] = {p: OrderedDict() for p in Priority}
+        self.waited_s = 0.0
+        """Seconds that works have waited, on average, when they come."""
         self._together = {p: Total() for p in Priority}
         self._single = {p: Total() for p in Priority}
 
     def note(self, work: Work) -> None:
         """Note what is asked of the model, be it let in or not."""
         self._asked.append(work)
+        self.waited_s += _LEARNT * (work.waited_s - self.waited_s)
         self._least = None
 
     def least(self) -> Need | None:

@@ -230,6 +230,7 @@ class Runner:
             begin_by_s=now_s + self._times.queue_timeout_s,
             deadline_s=now_s - waited_s + timeout_s - spare_s,
             priority=priority,
+            waited_s=waited_s,
         )
         self._give_up(self._scheduler.add(work, now_s), _displaced)
         answer: asyncio.Future[Fields] = loop.create_future()

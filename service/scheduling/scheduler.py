@@ -17,8 +17,8 @@ from service.types import Priority
 _LEARNT = 0.1
 """Share that the last step has in the mean time of a request."""
 
-_OF_WAITING = 0.125
-"""Share of what waits that a step may take together, if it takes longer than steps should; and so
+_OF_WAITING = 0.25
+"""Share of what requests wait that a step may take, if it takes longer than steps should; and how
 many times as long at most."""
 _LONGEST = 4.0
 
@@ -528,5 +528,5 @@ class Scheduler:
         if len(self._waiting) > 1:
             return 1.0
         lines = self._lines_of(model)
-        waits_s = lines.batches.seconds(lines.together_cost)
+        waits_s = lines.waited_s + lines.batches.seconds(lines.together_cost)
         return min(max(1.0, _OF_WAITING * waits_s / self._batch_s), _LONGEST)

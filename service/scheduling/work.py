@@ -37,6 +37,7 @@ class Work:
         begin_by_s: it is given up if it still waits then.
         deadline_s: nobody waits for its answer after that.
         priority: of its request.
+        waited_s: seconds that were over when it came.
         cost: rows × passes.
         need: what it needs of the engine.
     """
@@ -51,6 +52,7 @@ class Work:
     begin_by_s: float = math.inf
     deadline_s: float = math.inf
     priority: Priority = Priority.NORMAL
+    waited_s: float = 0.0
     cost: int = field(init=False)
     need: Need = field(init=False)
 
