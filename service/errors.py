@@ -132,17 +132,13 @@ class Standing(NamedTuple):
     """Whom else a refusal is for, so that it need not be thought of again.
 
     Args:
-        at_s: when it was so, by the monotonic clock.
-        until_s: until when it is taken to hold.
-        left_s: for whoever has less seconds than that, at first.
-        shrinks: by how much that becomes less in each second.
+        until_s: until when, by the monotonic clock.
+        left_s: for whoever has less seconds than that.
         retry_after_s: gives the next one its time to come back, at a time of that clock.
     """
 
-    at_s: float
     until_s: float
     left_s: float
-    shrinks: float
     retry_after_s: Callable[[float], float]
 
     def with_more(self, seconds: float) -> Standing:
@@ -151,8 +147,7 @@ class Standing(NamedTuple):
 
     def is_for(self, left_s: float, now_s: float) -> bool:
         """Whether one that comes now and has so many seconds would be refused, too."""
-        longest_s = self.left_s - self.shrinks * (now_s - self.at_s)
-        return now_s <= self.until_s and left_s < longest_s
+        return now_s <= self.until_s and left_s < self.left_s
 
 
 class QueueFull(CandorError):

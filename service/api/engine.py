@@ -29,8 +29,8 @@ from service.api.scope import (
 from service.errors import DeadlineUnreachable, QueueFull, Standing
 from service.inference.fields import EVALUATION_FIELDS, Fields
 from service.registry.verified import VerifiedModel
+from service.scheduling.admission import stands_s
 from service.scheduling.attendant import Watch
-from service.scheduling.door import LOOK_S
 from service.types import Priority, SamplePlan
 
 _OF_DEADLINE = 0.75
@@ -157,9 +157,9 @@ def _behind(outside_s: float, short_s: float) -> DeadlineUnreachable:
         "more time (X-Request-Timeout)",
         retry_after_s=outside_s + _random.uniform(0.0, _SPREAD_S),
     )
-    now_s = time.monotonic()
     error.standing = Standing(
-        *(now_s, now_s + LOOK_S, short_s, 0.0),
+        time.monotonic() + stands_s(outside_s),
+        short_s,
         lambda _: outside_s + _random.uniform(0.0, _SPREAD_S),
     )
     return error

@@ -16,8 +16,20 @@ OF_DEADLINE = {Priority.HIGH: 2 / 3, Priority.NORMAL: 2 / 3, Priority.LOW: 0.5}
 refused beside, and a queue that is full up to the deadline answers just too late; while this much
 waits the engine is not short of work."""
 
+_STANDS_S = 0.02
+_OF_WAITING = 0.125
+
 _RETRY_AFTER_S = 1.0
 _LONGEST_RETRY_S = 10.0
+
+
+def stands_s(wait_s: float) -> float:
+    """Seconds for which a refusal is for others, too, where so much has to be waited for.
+
+    The one after it may well have been in time. But to refuse many by one thought takes a tenth of
+    what a thought for each takes, and what waits becomes shorter by an eighth at most meanwhile.
+    """
+    return min(_STANDS_S, _OF_WAITING * wait_s)
 
 
 def late_s(
@@ -73,7 +85,7 @@ class Admission:
         left_s: float,
         begin_within_s: float,
         now_s: float,
-        stands_s: float = 0.0,
+        stands: bool = False,
     ) -> None:
         """Refuse a request.
 
@@ -83,7 +95,7 @@ class Admission:
             left_s: seconds until nobody waits for it.
             begin_within_s: seconds that it may wait for the engine.
             now_s: the time, of the monotonic clock.
-            stands_s: seconds for which this outlook is taken to hold, time that passes apart.
+            stands: whether it is of those of which the others need not be asked for a moment.
 
         Raises:
             DeadlineUnreachable: its answer would come too late.
@@ -92,19 +104,20 @@ class Admission:
         # Made elsewhere: an error that a name is left for in a frame that it went through, is freed
         # only when garbage is looked for.
         if outlook.full:
-            raise self._no_room(outlook, now_s, stands_s)
+            raise self._no_room(outlook, now_s, stands)
         late = late_s(priority, outlook.end_s, outlook.begin_s, left_s, begin_within_s)
         if late > 0:
-            raise self._too_late(outlook, late, priority, now_s, stands_s)
+            raise self._too_late(outlook, late, priority, now_s, stands)
 
-    def _no_room(self, outlook: Outlook, now_s: float, stands_s: float) -> QueueFull:
+    def _no_room(self, outlook: Outlook, now_s: float, stands: bool) -> QueueFull:
         each_s = outlook.each_s
         error = self.queue_full(outlook.full, now_s, each_s)
-        error.standing = self._standing(each_s or _RETRY_AFTER_S, each_s, now_s, stands_s)
+        if stands:
+            error.standing = self._standing(outlook, each_s or _RETRY_AFTER_S, math.inf, now_s)
         return error
 
     def _too_late(
-        self, outlook: Outlook, late: float, priority: Priority, now_s: float, stands_s: float
+        self, outlook: Outlook, late: float, priority: Priority, now_s: float, stands: bool
     ) -> DeadlineUnreachable:
         each_s = outlook.each_s
         error = DeadlineUnreachable(
@@ -113,29 +126,22 @@ class Admission:
             "(X-Request-Timeout), or send fewer rows or passes",
             retry_after_s=self._promise(late, now_s, each_s),
         )
-        stands_s = min(stands_s, outlook.begin_s)
-        shrinks = 1.0 / OF_DEADLINE[priority]
-        error.standing = self._standing(
-            *(late, each_s, now_s, stands_s), shrinks * outlook.end_s, shrinks
-        )
+        if stands:
+            left_s = outlook.end_s / OF_DEADLINE[priority]
+            error.standing = self._standing(outlook, late, left_s, now_s)
         return error
 
     def _standing(
-        self,
-        first_s: float,
-        each_s: float,
-        now_s: float,
-        stands_s: float,
-        left_s: float = math.inf,
-        shrinks: float = 0.0,
+        self, outlook: Outlook, first_s: float, left_s: float, now_s: float
     ) -> Standing | None:
-        if stands_s <= 0.0:
+        lasts_s = stands_s(outlook.begin_s)
+        if lasts_s <= 0.0:
             return None
 
         def retry_after_s(then_s: float) -> float:
-            return self._promise(first_s - (then_s - now_s), then_s, each_s)
+            return self._promise(first_s - (then_s - now_s), then_s, outlook.each_s)
 
-        return Standing(now_s, now_s + stands_s, left_s, shrinks, retry_after_s)
+        return Standing(now_s + lasts_s, left_s, retry_after_s)
 
     def queue_full(self, why: str, now_s: float, each_s: float) -> QueueFull:
         """What to raise where there is no room, whatever time a request has."""

@@ -69,8 +69,6 @@ class Door:
         if seen.outlook is not None:
             elapsed_s = now_s - seen.at_s
             outlook = seen.outlook.later(elapsed_s, self._let_in[priority] - seen.let_in)
-            self._admission.check(
-                *(outlook, priority, left_s, begin_within_s, now_s), stands_s=LOOK_S - elapsed_s
-            )
+            self._admission.check(outlook, priority, left_s, begin_within_s, now_s, stands=True)
         for behind in _BEHIND[priority]:
             self._let_in[behind] += 1

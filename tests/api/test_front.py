@@ -155,7 +155,7 @@ def full(**settings: Any) -> tuple[Front, Mock, Engine, Response]:
     engine = Engine()
     engine.full = True
     now_s = time.monotonic()
-    engine.stands = Standing(now_s, now_s + 1e6, 5.0, 0.0, lambda now_s: 7.2)
+    engine.stands = Standing(now_s + 1e6, 5.0, lambda now_s: 7.2)
     own, tally = front(engine, **settings)
     scope = {**request(), "headers": HEADERS}
     answer = own.turn_away(scope)
@@ -205,7 +205,7 @@ def test_an_id_is_made_for_who_gives_none() -> None:
         engine = Engine()
         engine.full = True
         now_s = time.monotonic()
-        engine.stands = Standing(now_s, now_s + 1e6, 5.0, 0.0, lambda now_s: 7.2)
+        engine.stands = Standing(now_s + 1e6, 5.0, lambda now_s: 7.2)
         own, _ = front(engine)
         headers = [pair for pair in HEADERS if pair[0] != b"x-request-id"]
         scope = {**request(), "headers": headers}
@@ -256,7 +256,7 @@ def test_a_token_is_asked_for_each_head_that_has_another() -> None:
         engine = Engine()
         engine.full = True
         now_s = time.monotonic()
-        engine.stands = Standing(now_s, now_s + 1e6, 5.0, 0.0, lambda now_s: 7.2)
+        engine.stands = Standing(now_s + 1e6, 5.0, lambda now_s: 7.2)
         own, _ = front(engine, token="right")
         right = [*HEADERS, (b"authorization", b"Bearer right")]
         scope = {**request(), "headers": right}
@@ -283,7 +283,7 @@ def test_nothing_is_repeated_once_it_does_not_stand_any_more() -> None:
         engine = Engine()
         engine.full = True
         now_s = time.monotonic()
-        engine.stands = Standing(now_s, now_s - 1.0, 5.0, 0.0, lambda now_s: 7.2)
+        engine.stands = Standing(now_s - 1.0, 5.0, lambda now_s: 7.2)
         own, _ = front(engine)
         scope = {**request(), "headers": HEADERS}
         assert own.turn_away(scope) is not None

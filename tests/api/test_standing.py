@@ -32,7 +32,7 @@ def request(
 def standing(retry_after_s: Callable[[float], float], lasts_s: float = 1e9) -> Standing:
     """For whoever has up to a second."""
     now_s = time.monotonic()
-    return Standing(now_s, now_s + lasts_s, 1.001, 0.0, retry_after_s)
+    return Standing(now_s + lasts_s, 1.001, retry_after_s)
 
 
 def refused(asked: Request, stands: Standing | None = None) -> tuple[StandingRefusals, bytes]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import DeadlineUnreachable, QueueFull
-from service.scheduling.admission import Admission, Outlook, late_s
+from service.scheduling.admission import Admission, Outlook, late_s, stands_s
 from service.types import Priority
 
 NOW = 1000.0
@@ -61,41 +61,47 @@ def test_what_was_promised_long_ago_is_over_and_nobody_is_told_to_wait_for_long(
     assert admission.queue_full("no room", NOW + 100.0, 4.0).retry_after_s == pytest.approx(4.0)
 
 
-def refusal(outlook: Outlook, left_s: float, now_s: float, stands_s: float = 0.0) -> QueueFull:
+def refusal(outlook: Outlook, left_s: float, now_s: float, stands: bool = True) -> QueueFull:
     with pytest.raises(QueueFull) as caught:
-        Admission().check(outlook, Priority.NORMAL, left_s, 9.0, now_s, stands_s)
+        Admission().check(outlook, Priority.NORMAL, left_s, 9.0, now_s, stands)
     return caught.value
 
 
-@given(st.floats(0.0, 0.4), st.floats(0.1, 4.0))
-def test_a_refusal_stands_for_whoever_would_be_refused_then(later_s: float, left_s: float) -> None:
+@given(st.floats(0.1, 4.0), st.sampled_from(Priority), st.floats(0.0, 1.0))
+def test_a_refusal_stands_for_whoever_would_have_been_refused(
+    left_s: float, priority: Priority, part: float
+) -> None:
     outlook = Outlook(2.0, 1.9, each_s=0.25)
-    standing = refusal(outlook, 1.0, NOW, stands_s=0.5).standing
+    with pytest.raises(QueueFull) as caught:
+        Admission().check(outlook, priority, 1.0, 9.0, NOW, stands=True)
+    standing = caught.value.standing
     assert standing is not None
-    then = outlook.later(later_s, before=0)
-    late = late_s(Priority.NORMAL, then.end_s, then.begin_s, left_s, 9.0)
+    late = late_s(priority, outlook.end_s, outlook.begin_s, left_s, 9.0)
     if abs(late) > 1e-6:
-        assert standing.is_for(left_s, NOW + later_s) == (late > 0)
+        assert standing.is_for(left_s, NOW + part * stands_s(1.9)) == (late > 0)
 
 
-def test_where_there_is_no_room_there_is_none_for_anybody_for_a_while() -> None:
-    standing = refusal(Outlook(0.0, 0.0, "no room"), 1.0, NOW, stands_s=0.5).standing
-    assert standing is not None
-    assert standing.is_for(1e9, NOW + 0.5)
-    assert not standing.is_for(1e-9, NOW + 0.501)
+@given(st.floats(0.0, 100.0))
+def test_it_stands_for_a_moment_in_which_little_of_what_waits_is_done(wait_s: float) -> None:
+    """Or the engine would have nothing to do by the time that somebody is let in."""
+    standing = refusal(Outlook(wait_s, wait_s, "no room"), 1.0, NOW).standing
+    lasts_s = stands_s(wait_s)
+    assert 0 <= lasts_s <= wait_s / 8
+    assert (standing is None) == (lasts_s == 0)
+    # Of less than that the clock of the test knows nothing.
+    if standing is not None and lasts_s > 1e-9:
+        assert standing.is_for(1e9, NOW + 0.99 * lasts_s)
+        assert not standing.is_for(1e-9, NOW + 1.01 * lasts_s)
 
 
 def test_whoever_is_told_the_same_comes_back_at_a_time_of_its_own() -> None:
-    error = refusal(Outlook(2 / 3 + 0.25, 0.9, each_s=0.25), 1.0, NOW, stands_s=0.5)
+    error = refusal(Outlook(2 / 3 + 0.25, 0.9, each_s=0.25), 1.0, NOW)
     assert error.standing is not None
     assert error.retry_after_s == pytest.approx(0.25)
     told = [error.standing.retry_after_s(NOW + 0.1) for _ in range(2)]
     assert told == pytest.approx([0.4, 0.65])
 
 
-def test_a_refusal_stands_no_longer_than_something_else_would_have_to_wait() -> None:
-    """Whoever could begin at once is let in, however long it takes."""
-    standing = refusal(Outlook(2.0, 0.4), 1.0, NOW, stands_s=0.5).standing
-    assert standing is not None
-    assert standing.until_s == NOW + 0.4
-    assert refusal(Outlook(2.0, 1.0), 1.0, NOW).standing is None
+def test_where_it_is_not_asked_for_it_is_for_one_alone() -> None:
+    assert refusal(Outlook(2.0, 1.0), 1.0, NOW, stands=False).standing is None
+    assert refusal(Outlook(2.0, 1.0, "no room"), 1.0, NOW, stands=False).standing is None

@@ -20,7 +20,6 @@ from service.errors import ClientLeft, DeadlineExceeded, ModelNotReady
 from service.registry.verified import VerifiedModel
 from service.scheduling.admission import Admission, Outlook
 from service.scheduling.attendant import Attendant, Watch
-from service.scheduling.door import LOOK_S
 from service.types import Priority
 
 _GRACE_S = 1.0
@@ -141,7 +140,7 @@ class RemoteEngine:
         if elapsed_s > _OLD_S:
             return
         outlook = self._outlooks[priority].later(elapsed_s, self._asked + coming)
-        self._admission.check(outlook, priority, timeout_s, math.inf, now_s, stands_s=LOOK_S)
+        self._admission.check(outlook, priority, timeout_s, math.inf, now_s, stands=True)
 
     async def resolve(self, name: str | None, version: int | str | None, key: str) -> VerifiedModel:
         """See `Engine`."""
