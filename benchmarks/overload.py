@@ -11,11 +11,10 @@ rates take turns, round by round, and each one's best round counts, so that a bu
 machine spoils nobody.
 
 The load generator has one processor to itself (with `--generators`, several and as many processes)
-and the server the others. On one processor a refusal takes the server some 20 to 90 microseconds,
+and the server the others. On one processor a refusal takes the server some 20 to 50 microseconds,
 by how much of its caches the engine's steps leave, and at five times the load there are four for
-each answer: where an answer takes only ten times as long, refusing takes most of the server,
-whatever it does. So three cases, by what an answer costs: some ten milliseconds, some two, and half
-a one. With `--workers`, and processors for them, other processes than the engine's do the refusing.
+each answer. So three cases, by what an answer costs: some ten milliseconds, some two, and half a
+one. With `--workers`, and processors for them, other processes than the engine's do the refusing.
 
 Retry-After is tried on a burst: five seconds of arrivals in one. Half of the clients come back when
 they were told, half after a fixed quarter of a second, each up to three times.

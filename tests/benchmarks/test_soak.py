@@ -18,11 +18,11 @@ import pytest
 
 from benchmarks.soak.__main__ import Plan, soak
 from benchmarks.soak.cases import PRECISION, Case, cases, equal
-from benchmarks.soak.memory import growth
+from benchmarks.soak.memory import Growth, growth
 from benchmarks.soak.reloads import Served
 from benchmarks.soak.repository import Repository
 from benchmarks.soak.traffic import Tally, unaccounted
-from benchmarks.soak.verdict import Finding
+from benchmarks.soak.verdict import Finding, flat_memory
 from tests.e2e.servers import Server, serving
 
 PLAN = Plan(seconds=4.0, rate=40.0, reload_every_s=1.0)
@@ -208,3 +208,16 @@ def test_the_repository_swaps_files_whole(tmp_path: Path) -> None:
     assert file.read_bytes() != trained
     repository.spoil("co2")
     assert len(file.read_bytes()) < len(trained)
+
+
+@pytest.mark.parametrize(
+    ("whole", "at_most", "short", "long"),
+    [(0.0, 4.0, True, True), (2.0, 9.0, True, False), (6.0, 9.0, False, False)],
+)
+def test_memory_is_flat_as_closely_as_the_length_of_a_run_tells(
+    whole: float, at_most: float, short: bool, long: bool
+) -> None:
+    """Five per cent of it are what it may grow."""
+    grown = Growth(100.0, whole, whole - (at_most - whole), at_most)
+    assert flat_memory(grown, 300.0).holds is short
+    assert flat_memory(grown, 3600.0).holds is long
