@@ -61,12 +61,14 @@ class Backlog:
 
     def _go_on(self, loop: asyncio.AbstractEventLoop) -> None:
         until_s = time.monotonic() + _SLICE_S
-        while self._waiting:
-            self._serve_first()
-            if time.monotonic() >= until_s:
-                break
-        if self._waiting:
-            loop.call_soon(self._go_on, loop)
+        try:
+            while self._waiting:
+                self._serve_first()
+                if time.monotonic() >= until_s:
+                    break
+        finally:
+            if self._waiting:
+                loop.call_soon(self._go_on, loop)
 
     def _serve_first(self) -> None:
         reader, data, came_s = self._waiting.popleft()

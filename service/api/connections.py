@@ -217,8 +217,9 @@ class _Guarded(HttpToolsProtocol):
             self._read(data, now_s)
             return
         self._waiting += 1
-        if self._waiting > 1 and not self._held and not self.transport.is_closing():
-            # Nobody fills the memory meanwhile.
+        much = self._waiting > 1 or len(data) > _JOINED_BYTES
+        if much and not self.transport.is_closing():
+            # Nobody fills the memory meanwhile, though others may have it read on.
             self._held = True
             self.transport.pause_reading()
         self.backlog.add(self, data, now_s, self.loop)
@@ -255,6 +256,7 @@ class _Guarded(HttpToolsProtocol):
             return
         if begins and self._refused is not None and self._phase is _Phase.NEXT:
             self.front.remember(data, self._refused)
+            self._refused = None
         limit = self.allowance.max_header_bytes
         if self._phase is _Phase.HEAD:
             if self._received_bytes > limit:

@@ -100,8 +100,8 @@ class KnownHeads:
             facts: what it says.
         """
         names = [name for name, _ in headers]
-        end = data.find(_END)
-        if not 0 <= end <= self._longest_bytes or b"\0" in data[:end]:
+        end = self._end(data)
+        if end < 0 or b"\0" in data[:end]:
             return
         if b"transfer-encoding" in names or b"upgrade" in names:
             return
@@ -113,14 +113,22 @@ class KnownHeads:
         at = {name: varying.index(name) for name in _REMEMBERED if name in varying}
         if any(varying.count(name) > 1 for name in at) or _LENGTH not in at:
             return
+        pattern = _Pattern(facts, len(values), at)
+        # Of two that came together this would be the head of one, and the facts of the other.
+        if pattern.known(values, len(data) - end - len(_END)) is None:
+            return
         if len(self._patterns) >= _MOST:
             self._patterns.clear()
-        self._patterns[digest] = _Pattern(facts, len(values), at)
+        self._patterns[digest] = pattern
+
+    def _end(self, data: bytes) -> int:
+        """Where the head ends; -1 where it does not, or is too long."""
+        return data.find(_END, 0, self._longest_bytes + len(_END))
 
     def read(self, data: bytes) -> Known | None:
         """What came, if it is one request, from its first byte to its last, whose head is known."""
-        end = data.find(_END)
-        if not 0 <= end <= self._longest_bytes:
+        end = self._end(data)
+        if end < 0:
             return None
         digest, _, values = _parted(data, end)
         pattern = self._patterns.get(digest)

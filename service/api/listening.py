@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import socket
 import ssl
@@ -24,8 +23,7 @@ _LAST_LOOK_S = 0.4
 _AT_ONCE = 64
 """Connections let in before those that are there are read again, and other processes have theirs.
 """
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_EXHAUSTED_S = 1.0
+_TRY_AGAIN_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -95,9 +93,11 @@ class Entrance:
             self._listening.close()
 
     async def wait_closed(self) -> None:
-        """Return once those that were let in have their connections."""
+        """Return once those that were let in have their connections, or have not come to them."""
         if self._coming:
-            await asyncio.wait(self._coming)
+            _, late = await asyncio.wait(self._coming, timeout=_LAST_LOOK_S)
+            for task in late:
+                task.cancel()
 
     def _open(self) -> None:
         if not self._closed:
@@ -110,19 +110,14 @@ class Entrance:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                self._pause(error)
+                # Of files or memory none are left, say: to ask again at once only takes time.
+                log.warning("no connection can be let in: %s; trying again", error)
+                self._loop.remove_reader(self._listening)
+                self._loop.call_later(_TRY_AGAIN_S, self._open)
                 return
             task = self._loop.create_task(self._take(connection))
             self._coming.add(task)
             task.add_done_callback(self._coming.discard)
-
-    def _pause(self, error: OSError) -> None:
-        """Of files or memory there are none left: to ask again at once would only take time."""
-        if error.errno not in _EXHAUSTED:
-            raise error
-        log.warning("no connection can be let in: %s; trying again", error)
-        self._loop.remove_reader(self._listening)
-        self._loop.call_later(_EXHAUSTED_S, self._open)
 
     async def _take(self, connection: socket.socket) -> None:
         try:

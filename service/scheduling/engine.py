@@ -96,7 +96,8 @@ class EngineThread:
         It is done anyway, when the loop comes to it. A loop that has a thousand requests to read
         before that would keep the engine waiting for its next step meanwhile.
         """
-        while self._news:
+        # What is over by now: to tell of it starts the next, which may be over as soon.
+        for _ in range(len(self._news)):
             turn, slice_ = self._news.popleft()
             try:
                 turn.deliver(slice_)

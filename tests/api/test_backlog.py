@@ -100,3 +100,17 @@ def test_a_server_that_ends_serves_all_at_once(loop: Any) -> None:
     assert len(reader.read_parts) == 5
     loop.turn()
     assert len(reader.read_parts) == 5
+
+
+def test_one_that_breaks_keeps_nobody_else_waiting(loop: Any) -> None:
+    class Broken(Reader):
+        def read(self, data: bytes, came_s: float) -> None:
+            raise RuntimeError("broken")
+
+    waiting, reader = Backlog(), Reader(loop)
+    for one in (Broken(loop), reader):
+        waiting.add(one, b"", 0.0, loop)
+    with pytest.raises(RuntimeError):
+        loop.turn()
+    loop.turn()
+    assert len(reader.read_parts) == 1

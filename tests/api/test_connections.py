@@ -538,7 +538,7 @@ def test_of_one_connection_that_waits_no_more_is_read_than_is_there() -> None:
         transport.pause_reading.assert_not_called()
         connection.data_received(asked(1))
         connection.data_received(asked(1))
-        transport.pause_reading.assert_called_once()
+        assert transport.pause_reading.called
         transport.resume_reading.assert_not_called()
         waiting.empty()
         transport.resume_reading.assert_called_once()
@@ -725,5 +725,34 @@ def test_nothing_is_said_again_to_who_does_not_take_what_is_written() -> None:
         connection.resume_writing()
         await ends(connection)
         assert written(transport).endswith(b"full")
+
+    asyncio.run(story())
+
+
+def test_who_waits_is_not_read_on_because_uvicorn_would() -> None:
+    async def story() -> None:
+        waiting = Always()
+        connection, transport = connected(Mock(), Full(), waiting)
+        for _ in range(3):
+            connection.data_received(asked(1))
+            connection.flow.pause_reading()
+            connection.flow.resume_reading()
+        last = [call[0] for call in transport.method_calls if call[0].endswith("_reading")]
+        assert last[-1] == "resume_reading"
+        connection.data_received(asked(1))
+        last = [call[0] for call in transport.method_calls if call[0].endswith("_reading")]
+        assert last[-1] == "pause_reading"
+
+    asyncio.run(story())
+
+
+def test_one_large_part_is_enough_to_wait_for() -> None:
+    async def story() -> None:
+        waiting = Always()
+        connection, transport = connected(Mock(), Full(), waiting)
+        connection.data_received(asked(2**17))
+        transport.pause_reading.assert_called_once()
+        waiting.empty()
+        transport.resume_reading.assert_called_once()
 
     asyncio.run(story())

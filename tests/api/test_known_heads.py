@@ -151,3 +151,12 @@ def test_heads_that_anybody_makes_up_do_not_fill_the_memory_and_no_token_is_kept
         heads.note(sent(pairs), parsed(pairs), FACTS)
     assert len(heads._patterns) <= known_heads._MOST
     assert b"secret" not in repr(heads._patterns).encode()
+
+
+def test_of_two_that_came_together_nothing_is_remembered() -> None:
+    """The head is that of the first, and what was read of it that of the second."""
+    heads = KnownHeads(10_000)
+    second = other(b"Host", b"elsewhere")
+    heads.note(sent(FIRST) + sent(second), parsed(second), FACTS)
+    assert heads.read(sent(FIRST)) is None
+    assert heads.read(sent(second)) is None

@@ -110,11 +110,11 @@ def test_who_is_there_already_has_a_turn_between_those_that_are_let_in(factory: 
 
 
 @pytest.mark.parametrize("factory", LOOPS)
-@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM])
-def test_where_no_more_files_can_be_opened_it_is_tried_again_and_said(
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EPROTO])
+def test_where_nobody_can_be_let_in_it_is_tried_again_and_said(
     factory: Any, number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(listening, "_EXHAUSTED_S", 0.01)
+    monkeypatch.setattr(listening, "_TRY_AGAIN_S", 0.01)
 
     class Exhausted(socket.socket):
         left = 2
@@ -183,3 +183,27 @@ def test_who_speaks_no_tls_keeps_nobody_else_out(factory: Any, tmp_path: Path) -
         return said
 
     assert run(story, factory) == b"hello"
+
+
+@pytest.mark.parametrize("factory", LOOPS)
+def test_who_does_not_begin_with_tls_does_not_keep_a_server_from_ending(
+    factory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "_LAST_LOOK_S", 0.01)
+    files = write_certificate(tmp_path, "own")
+
+    async def story() -> None:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(files.certificate, files.key)
+        kind, own = greeting(), bound()
+        entrance = Entrance(own, kind, 100, tls)
+        [silent] = clients(own.getsockname(), 1)
+        with closing(silent):
+            await until(lambda: bool(entrance._coming))
+            entrance.close()
+            await entrance.wait_closed()
+            await until(lambda: not entrance._coming)
+            assert await asyncio.to_thread(silent.recv, 1) == b""
+        assert kind.made == 0
+
+    run(story, factory)
