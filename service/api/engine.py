@@ -151,17 +151,17 @@ def check_door(request: Request, outside_s: float, coming: int) -> None:
 
 
 def _behind(outside_s: float, short_s: float) -> DeadlineUnreachable:
+    def retry_after_s(_: float) -> float:
+        return outside_s + _random.uniform(0.0, _SPREAD_S)
+
+    now_s = time.monotonic()
     error = DeadlineUnreachable(
         f"this process is behind: an answer would take {outside_s:.2g} seconds beside what the "
         "model needs, too long for the time that this request has; send it again later, or allow "
         "more time (X-Request-Timeout)",
-        retry_after_s=outside_s + _random.uniform(0.0, _SPREAD_S),
+        retry_after_s=retry_after_s(now_s),
     )
-    error.standing = Standing(
-        time.monotonic() + stands_s(outside_s),
-        short_s,
-        lambda _: outside_s + _random.uniform(0.0, _SPREAD_S),
-    )
+    error.standing = Standing(now_s + stands_s(outside_s), short_s, retry_after_s)
     return error
 
 

@@ -116,16 +116,18 @@ def hold(request: Request, more_bytes: int) -> None:
 
 def waited_s(request: Request) -> float:
     """Seconds since all of a request had come."""
-    now_s = time.monotonic()
-    read_s: float = request.scope["state"].get(READ_S, now_s)
-    return now_s - read_s
+    return _since_s(request, READ_S)
 
 
 def behind_s(request: Request) -> float:
     """Seconds since a request's head had come."""
+    return _since_s(request, CAME_S)
+
+
+def _since_s(request: Request, name: str) -> float:
     now_s = time.monotonic()
-    came_s: float = request.scope["state"].get(CAME_S, now_s)
-    return now_s - came_s
+    then_s: float = request.scope["state"].get(name, now_s)
+    return now_s - then_s
 
 
 def spare_s(request: Request) -> float:

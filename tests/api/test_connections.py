@@ -124,6 +124,23 @@ def connected(
     return connection, transport
 
 
+def in_line() -> tuple[Always, Any, Mock]:
+    """A connection that a full front refuses, all of which waits; and in what."""
+    waiting = Always()
+    return waiting, *connected(Mock(), Full(), waiting)
+
+
+def once(may: asyncio.Event) -> Any:
+    """An application that answers, without a body, once it may."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await may.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    return app
+
+
 @pytest.mark.parametrize("requests", [1, 2, 3])
 def test_a_client_that_leaves_is_noticed_however_many_requests_it_has_sent_at_once(
     requests: int,
@@ -223,13 +240,7 @@ def test_any_number_that_came_behind_another_are_turned_away_in_their_order() ->
 
     async def story() -> bytes:
         go_on = asyncio.Event()
-
-        async def app(scope: Any, receive: Any, send: Any) -> None:
-            await go_on.wait()
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            await send({"type": "http.response.body", "body": b""})
-
-        connection, transport = connected(app, Full())
+        connection, transport = connected(once(go_on), Full())
         full = b"POST /full HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
         connection.data_received(full.replace(b"full", b"free") + count * full)
         assert not transport.write.called
@@ -518,8 +529,7 @@ def test_who_comes_behind_one_that_was_turned_away_is_read_to_the_end() -> None:
 
 def test_what_came_of_all_connections_is_served_later_in_its_order() -> None:
     async def story() -> None:
-        waiting = Always()
-        connection, transport = connected(Mock(), Full(), waiting)
+        waiting, connection, transport = in_line()
         connection.data_received(asked(3)[:20])
         connection.data_received(asked(3)[20:])
         assert not transport.write.called
@@ -531,8 +541,7 @@ def test_what_came_of_all_connections_is_served_later_in_its_order() -> None:
 
 def test_of_one_connection_that_waits_no_more_is_read_than_is_there() -> None:
     async def story() -> None:
-        waiting = Always()
-        connection, transport = connected(Mock(), Full(), waiting)
+        waiting, connection, transport = in_line()
         connection.data_received(asked(1))
         # To stop reading costs more than to keep one request.
         transport.pause_reading.assert_not_called()
@@ -567,8 +576,7 @@ def test_what_uvicorn_does_not_read_is_not_read_because_others_had_their_turn() 
 
 def test_of_a_client_that_has_left_meanwhile_nothing_is_served() -> None:
     async def story() -> None:
-        waiting = Always()
-        connection, transport = connected(Mock(), Full(), waiting)
+        waiting, connection, transport = in_line()
         connection.data_received(asked(1))
         transport.is_closing.return_value = True
         connection.connection_lost(None)
@@ -601,8 +609,7 @@ def test_a_request_that_cannot_be_read_ends_its_own_connection_and_is_told_of() 
 
 def test_who_waits_is_not_idle_and_not_slow_and_is_served_before_the_server_ends() -> None:
     async def story() -> None:
-        waiting = Always()
-        connection, transport = connected(Mock(), Full(), waiting)
+        _, connection, transport = in_line()
         assert connection.idle_since_s() is not None
         connection.data_received(asked(1))
         assert connection.idle_since_s() is None
@@ -693,15 +700,9 @@ def test_only_what_came_as_one_whole_request_is_remembered() -> None:
 def test_nothing_is_said_again_before_the_answer_to_what_came_before() -> None:
     async def story() -> bytes:
         go_on = asyncio.Event()
-
-        async def app(scope: Any, receive: Any, send: Any) -> None:
-            await go_on.wait()
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            await send({"type": "http.response.body", "body": b""})
-
         front = Repeating()
         front.known.append(asked(2))
-        connection, transport = connected(app, front)
+        connection, transport = connected(once(go_on), front)
         connection.data_received(POST)
         connection.data_received(asked(2))
         assert not transport.write.called
@@ -731,8 +732,7 @@ def test_nothing_is_said_again_to_who_does_not_take_what_is_written() -> None:
 
 def test_who_waits_is_not_read_on_because_uvicorn_would() -> None:
     async def story() -> None:
-        waiting = Always()
-        connection, transport = connected(Mock(), Full(), waiting)
+        _, connection, transport = in_line()
         for _ in range(3):
             connection.data_received(asked(1))
             connection.flow.pause_reading()
@@ -748,8 +748,7 @@ def test_who_waits_is_not_read_on_because_uvicorn_would() -> None:
 
 def test_one_large_part_is_enough_to_wait_for() -> None:
     async def story() -> None:
-        waiting = Always()
-        connection, transport = connected(Mock(), Full(), waiting)
+        waiting, connection, transport = in_line()
         connection.data_received(asked(2**17))
         transport.pause_reading.assert_called_once()
         waiting.empty()

@@ -150,17 +150,18 @@ def changed(name: bytes, value: bytes) -> bytes:
     return sent([(found, value if found == name else old) for found, old in HEADERS])
 
 
-def full(**settings: Any) -> tuple[Front, Mock, Engine, Response]:
+def full(
+    headers: list[tuple[bytes, bytes]] = HEADERS, lasts_s: float = 1e6, **settings: Any
+) -> tuple[Front, Mock, Engine, Response]:
     """A front that has refused a request, which stands for whoever has less than five seconds."""
     engine = Engine()
     engine.full = True
-    now_s = time.monotonic()
-    engine.stands = Standing(now_s + 1e6, 5.0, lambda now_s: 7.2)
+    engine.stands = Standing(time.monotonic() + lasts_s, 5.0, lambda now_s: 7.2)
     own, tally = front(engine, **settings)
-    scope = {**request(), "headers": HEADERS}
+    scope = {**request(), "headers": headers}
     answer = own.turn_away(scope)
     assert answer is not None
-    own.remember(sent(HEADERS), scope)
+    own.remember(sent(headers), scope)
     return own, tally, engine, answer
 
 
@@ -202,15 +203,8 @@ def test_who_sends_the_same_is_answered_the_same_without_being_read(
 
 def test_an_id_is_made_for_who_gives_none() -> None:
     async def story() -> list[bytes]:
-        engine = Engine()
-        engine.full = True
-        now_s = time.monotonic()
-        engine.stands = Standing(now_s + 1e6, 5.0, lambda now_s: 7.2)
-        own, _ = front(engine)
         headers = [pair for pair in HEADERS if pair[0] != b"x-request-id"]
-        scope = {**request(), "headers": headers}
-        assert own.turn_away(scope) is not None
-        own.remember(sent(headers), scope)
+        own, _, _, _ = full(headers)
         found = [repeated(own, sent(headers)) for _ in range(3)]
         return [one[1][b"x-request-id"] for one in found if one is not None]
 
@@ -253,15 +247,8 @@ def test_who_waited_has_less_time_than_it_says() -> None:
 
 def test_a_token_is_asked_for_each_head_that_has_another() -> None:
     async def story() -> None:
-        engine = Engine()
-        engine.full = True
-        now_s = time.monotonic()
-        engine.stands = Standing(now_s + 1e6, 5.0, lambda now_s: 7.2)
-        own, _ = front(engine, token="right")
         right = [*HEADERS, (b"authorization", b"Bearer right")]
-        scope = {**request(), "headers": right}
-        assert own.turn_away(scope) is not None
-        own.remember(sent(right), scope)
+        own, _, _, _ = full(right, token="right")
         assert own.repeat(sent(right), time.monotonic()) is not None
         for headers in (HEADERS, [*HEADERS, (b"authorization", b"Bearer wrong")]):
             assert own.repeat(sent(headers), time.monotonic()) is None
@@ -280,14 +267,7 @@ def test_a_server_that_drains_repeats_nothing() -> None:
 
 def test_nothing_is_repeated_once_it_does_not_stand_any_more() -> None:
     async def story() -> None:
-        engine = Engine()
-        engine.full = True
-        now_s = time.monotonic()
-        engine.stands = Standing(now_s - 1.0, 5.0, lambda now_s: 7.2)
-        own, _ = front(engine)
-        scope = {**request(), "headers": HEADERS}
-        assert own.turn_away(scope) is not None
-        own.remember(sent(HEADERS), scope)
+        own, _, _, _ = full(lasts_s=-1.0)
         assert own.repeat(sent(HEADERS), time.monotonic()) is None
 
     asyncio.run(story())

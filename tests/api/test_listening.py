@@ -16,7 +16,7 @@ import pytest
 
 from service.api import listening
 from service.api.listening import _AT_ONCE, Entrance
-from tests.certificates import write_certificate
+from tests.certificates import Certificate, write_certificate
 
 MOST_TURNS = 10
 uvloop = pytest.importorskip("uvloop")
@@ -52,6 +52,13 @@ def bound() -> socket.socket:
     own = socket.socket()
     own.bind(("127.0.0.1", 0))
     return own
+
+
+def proving(files: Certificate) -> ssl.SSLContext:
+    """Of a server with this certificate."""
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(files.certificate, files.key)
+    return tls
 
 
 async def until(holds: Callable[[], bool]) -> int:
@@ -160,10 +167,8 @@ def test_who_speaks_no_tls_keeps_nobody_else_out(factory: Any, tmp_path: Path) -
     files = write_certificate(tmp_path, "own")
 
     async def story() -> bytes:
-        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        tls.load_cert_chain(files.certificate, files.key)
         kind, own = greeting(), bound()
-        entrance = Entrance(own, kind, 100, tls)
+        entrance = Entrance(own, kind, 100, proving(files))
         [rude] = clients(own.getsockname(), 1)
         with closing(rude):
             rude.sendall(b"GET / HTTP/1.1\r\n\r\n")
@@ -193,10 +198,8 @@ def test_who_does_not_begin_with_tls_does_not_keep_a_server_from_ending(
     files = write_certificate(tmp_path, "own")
 
     async def story() -> None:
-        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        tls.load_cert_chain(files.certificate, files.key)
         kind, own = greeting(), bound()
-        entrance = Entrance(own, kind, 100, tls)
+        entrance = Entrance(own, kind, 100, proving(files))
         [silent] = clients(own.getsockname(), 1)
         with closing(silent):
             await until(lambda: bool(entrance._coming))
