@@ -300,3 +300,30 @@ def test_what_a_request_waited_is_not_of_its_time_any_more() -> None:
         return left_s
 
     assert 3.0 < asyncio.run(story()) <= 3.5
+
+
+def test_a_refusal_stands_for_those_whom_the_event_loop_would_have_made_late() -> None:
+    async def story() -> None:
+        engine = Engine()
+        engine.full = True
+        engine.stands = Standing(time.monotonic() + 1e6, 5.0, lambda now_s: 7.2)
+        own, _ = front(engine)
+        # What the engine said is of the time beside that.
+        own._turns = Mock(**{"before_s.return_value": 0.3, "after_s.return_value": 0.2})
+        scope = {**request(), "headers": HEADERS}
+        assert own.turn_away(scope) is not None
+        own.remember(sent(HEADERS), scope)
+        assert own.repeat(changed(b"x-request-timeout", b"5.4"), time.monotonic()) is not None
+        assert own.repeat(changed(b"x-request-timeout", b"5.6"), time.monotonic()) is None
+
+    asyncio.run(story())
+
+
+def test_the_engine_goes_on_before_a_request_is_answered() -> None:
+    async def story() -> int:
+        engine = Engine()
+        own, _ = front(engine)
+        assert await serve(own, request()) == 200
+        return engine.looks
+
+    assert asyncio.run(story()) == 1

@@ -27,6 +27,7 @@ from service.scheduling.computation import Computation, Outcome
 from service.scheduling.engine import EngineThread
 from service.scheduling.runner import Runner, Times
 from service.scheduling.scheduler import QueueLimits, Scheduler
+from service.scheduling.work import Work
 from service.types import Masks, Priority, SamplePlan
 from tests.repositories import SLOW, write_model
 
@@ -406,3 +407,25 @@ def test_what_cannot_be_handed_on_is_said_and_keeps_nothing_else_back(
 
     assert asyncio.run(story()) == ["second"]
     assert "broken" in caplog.text
+
+
+def test_the_scheduler_knows_what_a_request_had_waited(
+    models: tuple[LoadedModel, LoadedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, quick = models
+
+    async def story() -> list[float]:
+        waited_s: list[float] = []
+        own = runner()
+        add = own._scheduler.add
+
+        def noting(work: Work, now_s: float) -> list[Work]:
+            waited_s.append(work.waited_s)
+            return add(work, now_s)
+
+        monkeypatch.setattr(own._scheduler, "add", noting)
+        await own.submit(quick, torch.zeros(1, 4), plan(2), timeout_s=60.0, waited_s=1.5)
+        own.close()
+        return waited_s
+
+    assert asyncio.run(story()) == [1.5]
