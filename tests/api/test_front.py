@@ -15,6 +15,7 @@ from fastapi import Request, Response
 from service.api.front import Front
 from service.api.scope import Desk, has_come
 from service.errors import DeadlineUnreachable, Standing
+from service.scheduling import admission
 from service.settings import load_settings
 from service.types import Priority
 
@@ -327,3 +328,23 @@ def test_the_engine_goes_on_before_a_request_is_answered() -> None:
         return engine.looks
 
     assert asyncio.run(story()) == 1
+
+
+def test_who_has_as_little_time_left_as_one_that_waited_too_long_is_refused_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A busy machine may take longer than a refusal stands.
+    monkeypatch.setattr(admission, "_STANDS_S", 1e6)
+    monkeypatch.setattr(admission, "_OF_WAITING", 1e6)
+
+    async def story() -> None:
+        own, _ = front(Engine())
+        scope = {**request(), "headers": HEADERS}
+        scope["state"]["came_s"] = time.monotonic() - 1.2
+        assert own.turn_away(scope) is not None
+        own.remember(sent(HEADERS), scope)
+        # Three times as much.
+        assert own.repeat(changed(b"x-request-timeout", b"3.5"), time.monotonic()) is not None
+        assert own.repeat(changed(b"x-request-timeout", b"9"), time.monotonic()) is None
+
+    asyncio.run(story())
