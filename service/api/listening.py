@@ -65,6 +65,8 @@ class Entrance:
         listening: a socket that is bound.
         protocol: of a new connection.
         queued: connections that the kernel keeps until they are let in.
+        room: gives how many more there may be. Beyond that one is let in a turn: what those before
+            it sent has to be read until it is known which of them are idle and make room.
         tls: None for none.
     """
 
@@ -73,10 +75,12 @@ class Entrance:
         listening: socket.socket,
         protocol: Callable[[], asyncio.Protocol],
         queued: int,
+        room: Callable[[], int],
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._listening = listening
         self._protocol = protocol
+        self._room = room
         self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._coming: set[asyncio.Task[None]] = set()
@@ -104,7 +108,8 @@ class Entrance:
             self._loop.add_reader(self._listening, self._let_in)
 
     def _let_in(self) -> None:
-        for _ in range(_AT_ONCE):
+        room = self._room() - len(self._coming)
+        for _ in range(max(1, min(_AT_ONCE, room))):
             try:
                 connection, _ = self._listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -148,9 +153,14 @@ class LingeringServer(uvicorn.Server):
         await super().startup([])
         queued, tls = self.config.backlog, self.config.ssl
         self.servers = [
-            cast(Any, Entrance(listening, self._connection, queued, tls))
+            cast(Any, Entrance(listening, self._connection, queued, self._room, tls))
             for listening in self._listening
         ]
+
+    def _room(self) -> int:
+        kind: Any = self.config.http_protocol_class
+        most: int = kind.allowance.max_connections
+        return most - len(self.server_state.connections)
 
     def _connection(self) -> asyncio.Protocol:
         """As uvicorn makes it."""

@@ -48,6 +48,11 @@ def run(story: Callable[[], Any], factory: Callable[[], asyncio.AbstractEventLoo
         return runner.run(story())
 
 
+def plenty() -> int:
+    """Of room."""
+    return 10**6
+
+
 def bound() -> socket.socket:
     own = socket.socket()
     own.bind(("127.0.0.1", 0))
@@ -78,7 +83,7 @@ def test_as_many_as_wait_are_let_in_within_a_few_turns(factory: Any) -> None:
 
     async def story() -> int:
         kind, own = greeting(), bound()
-        entrance = Entrance(own, kind, 2 * count)
+        entrance = Entrance(own, kind, 2 * count, plenty)
         waiting = clients(own.getsockname(), count)
         turns = await until(lambda: kind.made == count)
         entrance.close()
@@ -97,7 +102,7 @@ def test_who_is_there_already_has_a_turn_between_those_that_are_let_in(factory: 
 
     async def story() -> list[int]:
         kind, own = greeting(), bound()
-        entrance = Entrance(own, kind, 2 * count)
+        entrance = Entrance(own, kind, 2 * count, plenty)
         waiting = clients(own.getsockname(), count)
         seen = [0]
 
@@ -135,7 +140,7 @@ def test_where_nobody_can_be_let_in_it_is_tried_again_and_said(
     async def story() -> None:
         kind, own = greeting(), Exhausted()
         own.bind(("127.0.0.1", 0))
-        entrance = Entrance(own, kind, 100)
+        entrance = Entrance(own, kind, 100, plenty)
         [client] = clients(own.getsockname(), 1)
         await until(lambda: kind.made == 1)
         assert client.recv(5) == b"hello"
@@ -150,7 +155,7 @@ def test_where_nobody_can_be_let_in_it_is_tried_again_and_said(
 def test_nobody_is_let_in_once_it_is_closed(factory: Any) -> None:
     async def story() -> None:
         kind, own = greeting(), bound()
-        entrance = Entrance(own, kind, 100)
+        entrance = Entrance(own, kind, 100, plenty)
         address = own.getsockname()
         entrance.close()
         entrance.close()
@@ -168,7 +173,7 @@ def test_who_speaks_no_tls_keeps_nobody_else_out(factory: Any, tmp_path: Path) -
 
     async def story() -> bytes:
         kind, own = greeting(), bound()
-        entrance = Entrance(own, kind, 100, proving(files))
+        entrance = Entrance(own, kind, 100, plenty, proving(files))
         [rude] = clients(own.getsockname(), 1)
         with closing(rude):
             rude.sendall(b"GET / HTTP/1.1\r\n\r\n")
@@ -199,7 +204,7 @@ def test_who_does_not_begin_with_tls_does_not_keep_a_server_from_ending(
 
     async def story() -> None:
         kind, own = greeting(), bound()
-        entrance = Entrance(own, kind, 100, proving(files))
+        entrance = Entrance(own, kind, 100, plenty, proving(files))
         [silent] = clients(own.getsockname(), 1)
         with closing(silent):
             await until(lambda: bool(entrance._coming))
@@ -210,3 +215,32 @@ def test_who_does_not_begin_with_tls_does_not_keep_a_server_from_ending(
         assert kind.made == 0
 
     run(story, factory)
+
+
+@pytest.mark.parametrize("factory", LOOPS)
+@pytest.mark.parametrize(("room", "at_once"), [(-3, 1), (0, 1), (1, 1), (5, 5)])
+def test_no_more_are_let_in_at_once_than_there_is_room_for_but_one_for_which_others_go(
+    factory: Any, room: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was let in a moment ago is not idle because nothing of it was read yet."""
+    seen: list[int] = []
+    let_in = Entrance._let_in
+
+    def counting(self: Entrance) -> None:
+        before = len(self._coming)
+        let_in(self)
+        seen.append(len(self._coming) - before)
+
+    monkeypatch.setattr(Entrance, "_let_in", counting)
+
+    async def story() -> None:
+        kind, own = greeting(), bound()
+        entrance = Entrance(own, kind, 100, lambda: room)
+        waiting = clients(own.getsockname(), 10)
+        await until(lambda: kind.made == 10)
+        entrance.close()
+        for client in waiting:
+            client.close()
+
+    run(story, factory)
+    assert max(seen) == at_once
